@@ -1,0 +1,3 @@
+"""ZOO-Prune's token scoring and selection as torch operators: ``torch.ops.zoprune.*``."""
+
+from . import ops as ops

@@ -1,0 +1,158 @@
+"""Every operator of the ``zoprune`` namespace: its schema, fake kernel and PyTorch fallback.
+
+The operators exist on every install. Native kernels register themselves for their device when the
+library loads (``_native``) and take precedence over the fallback. All are functional and
+inference-only: none has data-dependent output shapes, none synchronises with the host on a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import contracts, fallback
+
+_PRUNE_OPTIONS = """
+    Tensor? directions=None, Tensor? metric=None, Tensor? keys=None,
+    Tensor? must_keep=None, Tensor? valid=None, *,
+    int num_directions=64, float step=0.01, str distribution="sphere", int seed=0,
+    str activation="gelu", str method="sads", float max_similarity=1.0, bool sort=True"""
+_SELECT_OPTIONS = """
+    Tensor? must_keep=None, Tensor? valid=None, *,
+    str method="sads", float max_similarity=1.0, bool sort=True"""
+_PROJECTOR = "Tensor x, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2"
+_PACKING = "Tensor cu_tokens, Tensor cu_keep, int total_keep"
+
+SCHEMAS = {
+    "directions": """(int num, int dim, *, str distribution="sphere", int seed=0,
+        ScalarType? dtype=None, Device? device=None) -> Tensor""",
+    "sensitivity": """(Tensor x, Tensor w1, Tensor? b1, Tensor w2, Tensor directions, *,
+        float step=0.01, str activation="gelu") -> Tensor""",
+    "fold_metric": "(Tensor w1, Tensor w2, Tensor? directions=None) -> Tensor",
+    "expected_sensitivity": """(Tensor x, Tensor w1, Tensor? b1, Tensor metric, *,
+        str activation="gelu") -> Tensor""",
+    "select": f"(Tensor scores, Tensor? keys, int k, {_SELECT_OPTIONS}) -> Tensor",
+    "select_varlen": f"(Tensor scores, Tensor? keys, {_PACKING}, {_SELECT_OPTIONS}) -> Tensor",
+    "score_and_select": f"""({_PROJECTOR}, int k, {_PRUNE_OPTIONS})
+        -> (Tensor indices, Tensor scores)""",
+    "score_and_select_varlen": f"""({_PROJECTOR}, {_PACKING}, {_PRUNE_OPTIONS})
+        -> (Tensor indices, Tensor scores)""",
+    "project_and_select": f"""({_PROJECTOR}, int k, {_PRUNE_OPTIONS})
+        -> (Tensor tokens, Tensor indices, Tensor scores)""",
+    "project_and_select_varlen": f"""({_PROJECTOR}, {_PACKING}, {_PRUNE_OPTIONS})
+        -> (Tensor tokens, Tensor indices, Tensor scores)""",
+}
+
+_library = torch.library.Library("zoprune", "DEF")
+
+
+def _register() -> None:
+    for name, schema in SCHEMAS.items():
+        _library.define(f"{name}{' '.join(schema.split())}", tags=(torch.Tag.pt2_compliant_tag,))
+        _library.impl(name, getattr(fallback, name), "CompositeExplicitAutograd")
+        torch.library.register_fake(f"zoprune::{name}", globals()[f"_{name}"], lib=_library)
+        if name != "directions":
+            torch.library.register_autograd(f"zoprune::{name}", _no_backward(name), lib=_library)
+
+
+def _no_backward(name: str):
+    def backward(ctx: Any, *gradients: Any) -> None:
+        raise RuntimeError(f"zoprune::{name}: inference-only: it has no backward")
+
+    return backward
+
+
+# -- fake kernels: the checks and the outputs' shapes and dtypes ------------------------------------
+
+
+def _directions(num, dim, *, distribution="sphere", seed=0, dtype=None, device=None):
+    shape = contracts.directions(num, dim, distribution, dtype)
+    return torch.empty(shape, dtype=dtype or torch.float32, device=device or "cpu")
+
+
+def _sensitivity(x, w1, b1, w2, directions, *, step=0.01, activation="gelu"):
+    shape = contracts.sensitivity(x, w1, b1, w2, directions, step, activation)
+    return x.new_empty(shape, dtype=torch.float32)
+
+
+def _fold_metric(w1, w2, directions=None):
+    return w1.new_empty(
+        contracts.fold_metric(w1, w2, directions), dtype=contracts.metric_dtype(w1.dtype)
+    )
+
+
+def _expected_sensitivity(x, w1, b1, metric, *, activation="gelu"):
+    shape = contracts.expected_sensitivity(x, w1, b1, metric, activation)
+    return x.new_empty(shape, dtype=torch.float32)
+
+
+def _select(
+    scores, keys, k, must_keep=None, valid=None, *, method="sads", max_similarity=1.0, sort=True
+):
+    shape = contracts.select(scores, keys, k, must_keep, valid, method, max_similarity)
+    return scores.new_empty(shape, dtype=torch.int64)
+
+
+def _select_varlen(
+    scores,
+    keys,
+    cu_tokens,
+    cu_keep,
+    total_keep,
+    must_keep=None,
+    valid=None,
+    *,
+    method="sads",
+    max_similarity=1.0,
+    sort=True,
+):
+    shape = contracts.select_varlen(
+        scores, keys, cu_tokens, cu_keep, total_keep, must_keep, valid, method, max_similarity
+    )
+    return scores.new_empty(shape, dtype=torch.int64)
+
+
+def _pruned(op: str, contract: Any, arguments: tuple, options: dict) -> tuple[Tensor, ...]:
+    """(tokens, indices, scores) of a pruning operator, from its contract."""
+    x = arguments[0]
+    head = 6 if contract is contracts.score_and_select else 8
+    tensors = (*arguments[head:], *(None,) * (head + 5 - len(arguments)))
+    tokens, kept, scores = contract(
+        op,
+        *arguments[:head],
+        *tensors,
+        options.get("num_directions", 64),
+        options.get("step", 0.01),
+        options.get("distribution", "sphere"),
+        options.get("activation", "gelu"),
+        options.get("method", "sads"),
+        options.get("max_similarity", 1.0),
+    )
+    return (
+        x.new_empty(tokens),
+        x.new_empty(kept, dtype=torch.int64),
+        x.new_empty(scores, dtype=torch.float32),
+    )
+
+
+def _score_and_select(*arguments, **options):
+    return _pruned("score_and_select", contracts.score_and_select, arguments, options)[1:]
+
+
+def _score_and_select_varlen(*arguments, **options):
+    contract = contracts.score_and_select_varlen
+    return _pruned("score_and_select_varlen", contract, arguments, options)[1:]
+
+
+def _project_and_select(*arguments, **options):
+    return _pruned("project_and_select", contracts.score_and_select, arguments, options)
+
+
+def _project_and_select_varlen(*arguments, **options):
+    contract = contracts.score_and_select_varlen
+    return _pruned("project_and_select_varlen", contract, arguments, options)
+
+
+_register()
