@@ -1,0 +1,144 @@
+// Argument checks that raise the same words as zoprune_kernels/checks.py:
+//   zoprune::<op>: <argument>: expected <what>, got <what came>
+// They throw std::runtime_error (RuntimeError in Python) because STD_TORCH_CHECK would put the
+// source file in front of the text.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/DeviceType.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <cstdint>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace zoprune {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+template <typename... Args>
+std::string concat(const Args&... args) {
+  std::ostringstream text;
+  (text << ... << args);
+  return text.str();
+}
+
+inline std::string dtype_text(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    case ScalarType::Double:
+      return "float64";
+    case ScalarType::Byte:
+      return "uint8";
+    case ScalarType::Char:
+      return "int8";
+    case ScalarType::Short:
+      return "int16";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::Long:
+      return "int64";
+    case ScalarType::Bool:
+      return "bool";
+    default:
+      return torch::headeronly::toString(dtype);
+  }
+}
+
+inline std::string device_text(const Tensor& tensor) {
+  if (tensor.device().type() == torch::headeronly::DeviceType::CPU) return "cpu";
+  return concat("cuda:", static_cast<int>(tensor.device().index()));
+}
+
+// A size that an operator requires: a number, or a letter that stands for any size >= 1.
+struct Size {
+  Size(int64_t value) : value(value) {}                // NOLINT(runtime/explicit)
+  Size(const char* name) : value(kAny), name(name) {}  // NOLINT(runtime/explicit)
+  bool fits(int64_t size) const { return value == kAny ? size >= 1 : size == value; }
+  std::string text() const { return value == kAny ? name : std::to_string(value); }
+
+  static constexpr int64_t kAny = -1;
+  int64_t value;
+  const char* name = "";
+};
+
+inline std::string shape_text(const Tensor& tensor) {
+  std::string text;
+  for (int64_t i = 0; i < tensor.dim(); ++i)
+    text += (i > 0 ? ", " : "") + std::to_string(tensor.size(i));
+  return "[" + text + "]";
+}
+
+inline std::string shape_text(const std::vector<Size>& shape) {
+  std::string text;
+  for (size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + shape[i].text();
+  return "[" + text + "]";
+}
+
+// Checks the arguments of one operator, naming it in every message.
+class Checker {
+ public:
+  explicit Checker(const char* op) : op_(op) {}
+
+  template <typename Expected, typename Got>
+  [[noreturn]] void fail(const char* argument, const Expected& expected, const Got& got) const {
+    throw std::runtime_error(
+        concat("zoprune::", op_, ": ", argument, ": expected ", expected, ", got ", got));
+  }
+
+  template <typename Expected, typename Got>
+  void require(bool condition, const char* argument, const Expected& expected,
+               const Got& got) const {
+    if (!condition) fail(argument, expected, got);
+  }
+
+  // The position of value among the choices.
+  int one_of(const char* argument, const std::string& value,
+             const std::vector<std::string>& choices) const {
+    std::string names;
+    for (size_t i = 0; i < choices.size(); ++i) {
+      if (choices[i] == value) return static_cast<int>(i);
+      names += (i > 0 ? ", " : "") + choices[i];
+    }
+    fail(argument, "one of " + names, "'" + value + "'");
+  }
+
+  void float_dtype(const char* argument, ScalarType dtype) const {
+    require(
+        dtype == ScalarType::Float || dtype == ScalarType::Half || dtype == ScalarType::BFloat16,
+        argument, "float32, float16 or bfloat16", dtype_text(dtype));
+  }
+
+  void dtype(const char* argument, const Tensor& tensor, ScalarType expected,
+             const char* why = "") const {
+    require(tensor.scalar_type() == expected, argument, concat("dtype ", dtype_text(expected), why),
+            dtype_text(tensor.scalar_type()));
+  }
+
+  void device(const char* argument, const Tensor& tensor, const Tensor& like,
+              const char* name) const {
+    require(tensor.device() == like.device(), argument,
+            concat("device ", device_text(like), " (that of ", name, ")"), device_text(tensor));
+  }
+
+  void shape(const char* argument, const Tensor& tensor, const std::vector<Size>& expected,
+             const char* names) const {
+    bool same = tensor.dim() == static_cast<int64_t>(expected.size());
+    for (int64_t i = 0; same && i < tensor.dim(); ++i) same = expected[i].fits(tensor.size(i));
+    require(same, argument, concat("shape ", shape_text(expected), " (", names, ")"),
+            shape_text(tensor));
+  }
+
+ private:
+  const char* op_;
+};
+
+}  // namespace zoprune

@@ -1,0 +1,39 @@
+#include "cpu/directions.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+
+#include "bindings/checks.h"
+
+namespace zoprune {
+namespace {
+
+Tensor directions_cpu(int64_t num, int64_t dim, std::string distribution, int64_t seed,
+                      std::optional<ScalarType> dtype,
+                      std::optional<torch::stable::Device> /*device: this is the CPU kernel*/) {
+  const Checker check("directions");
+  check.require(num >= 1, "num", "an integer >= 1", num);
+  check.require(dim >= 1, "dim", "an integer >= 1", dim);
+  const auto kind = static_cast<Distribution>(check.one_of(
+      "distribution", distribution, {"sphere", "gaussian", "rademacher", "orthogonal"}));
+  if (dtype) check.float_dtype("dtype", *dtype);
+  Tensor out = torch::stable::empty({num, dim}, ScalarType::Double);
+  double* data = out.mutable_data_ptr<double>();
+  auto* const fill_rows = ZOPRUNE_BEST(directions);
+  // Rows of an orthogonal group depend on each other: a task is a whole group.
+  const int64_t rows = kind == Distribution::orthogonal ? dim : 1;
+  torch::stable::parallel_for(0, (num + rows - 1) / rows, 1, [&](int64_t begin, int64_t end) {
+    fill_rows(kind, static_cast<uint64_t>(seed), begin * rows, std::min(end * rows, num), dim,
+              data);
+  });
+  return torch::stable::to(out, dtype.value_or(ScalarType::Float));
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("directions", TORCH_BOX(&directions_cpu)); }
+
+}  // namespace zoprune

@@ -1,0 +1,47 @@
+// Instruction sets of the CPU kernels. Every csrc/cpu/<op>.cpp is compiled once per instruction set
+// in the namespace zoprune::<isa>. Its header declares the kernels with ZOPRUNE_PER_ISA; a binding
+// takes the address of the best one with ZOPRUNE_BEST, before it enters parallel_for.
+#pragma once
+
+#if defined(__x86_64__)
+#define ZOPRUNE_PER_ISA(...) \
+  namespace scalar {         \
+  __VA_ARGS__                \
+  }                          \
+  namespace avx2 {           \
+  __VA_ARGS__                \
+  }                          \
+  namespace avx512 {         \
+  __VA_ARGS__                \
+  }                          \
+  namespace avx512bf16 {     \
+  __VA_ARGS__                \
+  }
+#define ZOPRUNE_BEST(kernel)                                             \
+  ::zoprune::best_of(::zoprune::scalar::kernel, ::zoprune::avx2::kernel, \
+                     ::zoprune::avx512::kernel, ::zoprune::avx512bf16::kernel)
+#else
+#define ZOPRUNE_PER_ISA(...) \
+  namespace scalar {         \
+  __VA_ARGS__                \
+  }
+#define ZOPRUNE_BEST(kernel) ::zoprune::scalar::kernel
+#endif
+
+namespace zoprune {
+
+enum class Isa { scalar, avx2, avx512, avx512bf16 };
+
+const char* isa_name(Isa isa);
+
+// The best instruction set this processor runs, or the one that ZOPRUNE_CPU_ISA names (read once).
+// Throws std::runtime_error where that name is unknown or the processor lacks it.
+Isa best_isa();
+
+template <typename Kernel>
+Kernel* best_of(Kernel* scalar, Kernel* avx2, Kernel* avx512, Kernel* avx512bf16) {
+  Kernel* const kernels[] = {scalar, avx2, avx512, avx512bf16};
+  return kernels[static_cast<int>(best_isa())];
+}
+
+}  // namespace zoprune

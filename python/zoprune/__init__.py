@@ -1,0 +1,1 @@
+"""Model-level visual token pruning on top of ``zoprune_kernels``."""

@@ -1,0 +1,70 @@
+"""Builds zoprune_kernels/_native.so: a setuptools `build_ext` that drives CMake.
+
+ZOPRUNE_PURE_PYTHON=1 installs without the native library; MAX_JOBS bounds the compile jobs.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools < 70.1
+    from wheel.bdist_wheel import bdist_wheel
+
+ROOT = Path(__file__).parent.resolve()
+PURE_PYTHON = os.environ.get("ZOPRUNE_PURE_PYTHON") == "1"
+# pip does not put a virtual environment's own cmake and ninja on PATH
+SEARCH_PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def require(found: str | None, what: str) -> str:
+    if found is None:
+        raise SystemExit(
+            f"zoprune_kernels: {what} was not found. The native library needs torch >= 2.11, a C++17 "
+            "compiler and CMake >= 3.18 (install with `pip install --no-build-isolation`). "
+            "ZOPRUNE_PURE_PYTHON=1 installs without it: every operator then runs the PyTorch reference."
+        )
+    return found
+
+
+class CMakeBuild(build_ext):
+    def get_ext_filename(self, fullname: str) -> str:
+        # The library has no PyInit, hence no Python ABI tag in its name.
+        return fullname.replace(".", os.sep) + ".so"
+
+    def build_extension(self, ext: Extension) -> None:
+        spec = importlib.util.find_spec("torch")
+        torch_init = require(spec.origin if spec else None, "torch")
+        cmake = require(shutil.which("cmake", path=SEARCH_PATH), "cmake")
+        require(os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++"), "a C++ compiler")
+        ninja = shutil.which("ninja", path=SEARCH_PATH)
+        output = Path(self.get_ext_fullpath(ext.name)).resolve()
+        build = ROOT / "build" / "cmake"
+        jobs = os.environ.get("MAX_JOBS") or str(min(len(os.sched_getaffinity(0)), 8))
+        configure = [cmake, "-S", ROOT, "-B", build, f"-DTORCH_DIR={Path(torch_init).parent}"]
+        if ninja:
+            configure += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+        subprocess.run(configure, check=True)
+        subprocess.run([cmake, "--build", build, "--parallel", jobs], check=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(build / "_native.so", output)
+
+
+class PlatformWheel(bdist_wheel):
+    def get_tag(self) -> tuple[str, str, str]:
+        # Stable ABI and no PyInit: one wheel serves every Python 3 and every torch >= 2.11.
+        platform = super().get_tag()[2]
+        return "py3", "none", "any" if PURE_PYTHON else platform
+
+
+setup(
+    ext_modules=[] if PURE_PYTHON else [Extension("zoprune_kernels._native", sources=[])],
+    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
+)
