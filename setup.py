@@ -1,4 +1,4 @@
-"""Builds zoprune_kernels/_native.so: a setuptools `build_ext` that drives CMake.
+"""Builds zoprune_kernels/libzoprune.so: a setuptools `build_ext` that drives CMake.
 
 ZOPRUNE_PURE_PYTHON=1 installs without the native library; MAX_JOBS bounds the compile jobs.
 """
@@ -27,9 +27,9 @@ SEARCH_PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get(
 def require(found: str | None, what: str) -> str:
     if found is None:
         raise SystemExit(
-            f"zoprune_kernels: {what} was not found. The native library needs torch >= 2.11, a C++17 "
-            "compiler and CMake >= 3.18 (install with `pip install --no-build-isolation`). "
-            "ZOPRUNE_PURE_PYTHON=1 installs without it: every operator then runs the PyTorch reference."
+            f"zoprune_kernels: {what} was not found. The native library needs torch >= 2.11 (pip "
+            "install --no-build-isolation), a C++17 compiler and CMake >= 3.18. Install with "
+            "ZOPRUNE_PURE_PYTHON=1 to go without: every operator then runs the PyTorch reference."
         )
     return found
 
@@ -43,7 +43,9 @@ class CMakeBuild(build_ext):
         spec = importlib.util.find_spec("torch")
         torch_init = require(spec.origin if spec else None, "torch")
         cmake = require(shutil.which("cmake", path=SEARCH_PATH), "cmake")
-        require(os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++"), "a C++ compiler")
+        require(
+            os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++"), "a C++ compiler"
+        )
         ninja = shutil.which("ninja", path=SEARCH_PATH)
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         build = ROOT / "build" / "cmake"
@@ -54,7 +56,7 @@ class CMakeBuild(build_ext):
         subprocess.run(configure, check=True)
         subprocess.run([cmake, "--build", build, "--parallel", jobs], check=True)
         output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(build / "_native.so", output)
+        shutil.copy2(build / "libzoprune.so", output)
 
 
 class PlatformWheel(bdist_wheel):
@@ -65,6 +67,6 @@ class PlatformWheel(bdist_wheel):
 
 
 setup(
-    ext_modules=[] if PURE_PYTHON else [Extension("zoprune_kernels._native", sources=[])],
+    ext_modules=[] if PURE_PYTHON else [Extension("zoprune_kernels.libzoprune", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
 )

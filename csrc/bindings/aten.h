@@ -5,45 +5,41 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <array>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "bindings/checks.h"
-
 namespace zoprune::aten {
 
-using torch::stable::detail::from;
-using torch::stable::detail::to;
+using torch::stable::Tensor;
+
+// Calls any operator that returns one tensor. The arguments must have exactly the schema's types:
+// Tensor, int64_t, double, bool, std::string, std::vector<T>, std::optional<T> for `T?`.
+template <typename... Args>
+Tensor call(const char* op, const char* overload, const Args&... args) {
+  StableIValue stack[] = {torch::stable::detail::from(args)...};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, overload, stack, TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
 
 // x [.., K] times weight [M, K] transposed, plus bias [M] -> [.., M]. The fast form for bf16.
 inline Tensor linear(const Tensor& x, const Tensor& weight,
                      const std::optional<Tensor>& bias = std::nullopt) {
-  std::array<StableIValue, 3> stack{from(x), from(weight), from(bias)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("aten::linear", "", stack.data(), TORCH_ABI_VERSION));
-  return to<Tensor>(stack[0]);
+  return call("aten::linear", "", x, weight, bias);
 }
 
 // The same product by oneDNN: up to twice MKL's rate for fp32 on processors that MKL runs at AVX2
-// rates. Both must be contiguous: oneDNN's path for strided operands is a thousand times slower.
+// rates. Contiguous tensors only: oneDNN is a thousand times slower on strided ones.
 inline Tensor onednn_linear(const Tensor& x, const Tensor& weight,
                             const std::optional<Tensor>& bias = std::nullopt) {
   if (!x.is_contiguous() || !weight.is_contiguous())
-    throw std::logic_error("zoprune: onednn_linear needs contiguous tensors");
-  std::array<StableIValue, 6> stack{from(x),
-                                    from(weight),
-                                    from(bias),
-                                    from(std::string("none")),
-                                    from(std::vector<double>{}),
-                                    from(std::optional<std::string>(""))};
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("mkldnn::_linear_pointwise", "", stack.data(), TORCH_ABI_VERSION));
-  return to<Tensor>(stack[0]);
+    throw std::logic_error("zoprune: onednn_linear takes contiguous tensors");
+  return call("mkldnn::_linear_pointwise", "", x, weight, bias, std::string("none"),
+              std::vector<double>{}, std::optional<std::string>(""));
 }
 
-// A warning through Python's warnings module (UserWarning).
-inline void warn(const char* message) { aoti_torch_warn("", "zoprune", 0, message); }
+// A UserWarning through Python's warnings module.
+inline void warn(const char* message) { aoti_torch_warn("zoprune", "zoprune", 0, message); }
 
 }  // namespace zoprune::aten

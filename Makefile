@@ -1,0 +1,58 @@
+# make build | demo | test | lint | bench | clean. Each installs into .venv what it needs, once.
+# The environment sees the machine's own packages: a torch >= 2.11 that is already there is used.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TRITON ?= triton==3.7.1
+ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.stamp-
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: build demo test lint bench clean
+build: $(STAMP)build
+
+demo: $(STAMP)demo
+	@$(BIN)/zoprune demo $(ARGS)
+
+test: $(STAMP)test
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(STAMP)bench
+	@$(BIN)/python benchmarks/report.py $(ARGS)
+
+lint: $(STAMP)lint
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format -q --check .
+	@$(BIN)/clang-format --dry-run -Werror $(CPP)
+	@$(BIN)/mypy
+
+clean:
+	rm -rf build dist *.egg-info zoprune_kernels/libzoprune.so .venv/.stamp-*
+
+$(STAMP)venv:
+	@echo "creating .venv"
+	@$(PYTHON) -m venv --system-site-packages .venv
+	@touch $@
+
+# cmake and ninja come from pip where the machine has none.
+$(STAMP)torch: $(STAMP)venv
+	@$(BIN)/python -c "import importlib.metadata as m; \
+	  exit(tuple(map(int, m.version('torch').split('.')[:2])) < (2, 11))" 2>/dev/null \
+	  || { echo "installing $(TORCH)"; $(PIP) $(TORCH) $(TRITON); }
+	@command -v cmake >/dev/null || $(PIP) cmake
+	@command -v ninja >/dev/null || $(PIP) ninja
+	@$(PIP) "setuptools>=64" wheel
+	@touch $@
+
+$(STAMP)build: $(STAMP)torch $(NATIVE)
+	@echo "building the native library"
+	@$(PIP) --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)lint: $(STAMP)%: $(STAMP)build
+	@echo "installing what 'make $*' needs"
+	@$(PIP) --no-build-isolation -e ".[$*]"
+	@touch $@

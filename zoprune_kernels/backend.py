@@ -1,0 +1,97 @@
+"""Which backend runs an operator, and why not a faster one.
+
+``ZOPRUNE_BACKEND`` is read once, when the package is imported: ``auto`` (the default) takes the
+first available backend of the device; ``cuda``, ``triton``, ``cpu`` or ``reference`` forces one.
+A forced backend that cannot run is an error: at import if no operator can use it, else at the call.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+
+from . import _native
+from .ops import SCHEMAS
+
+BACKENDS = ("auto", "cuda", "triton", "cpu", "reference")
+PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+
+
+def _requested() -> str:
+    backend = os.environ.get("ZOPRUNE_BACKEND", "auto")
+    if backend not in BACKENDS:
+        raise RuntimeError(
+            f"ZOPRUNE_BACKEND: expected one of {', '.join(BACKENDS)}, got '{backend}'"
+        )
+    return backend
+
+
+requested = _requested()
+native_error = (
+    "not loaded, because ZOPRUNE_BACKEND=reference" if requested == "reference" else _native.load()
+)
+
+
+def why_not(op: str, backend: str, device: str) -> str | None:
+    """Why ``backend`` cannot run ``op`` on tensors of a device type; None where it can."""
+    if backend not in PREFERENCE[device]:
+        return f"it does not take {device} tensors"
+    if backend == "reference":
+        return None
+    if device == "cuda" and not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    if backend == "triton":
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed"
+        return "no Triton kernel"
+    if native_error is not None:
+        return f"native library: {native_error}"
+    if backend == "cuda" and not _native.build_info().get("cuda"):
+        return "the native library was built without CUDA"
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"zoprune::{op}", device.upper()):
+        return f"no {backend} kernel"
+    return None
+
+
+def candidates(op: str, device: str) -> list[tuple[str, str | None]]:
+    """The backends of ``op`` for a device type, fastest first, each with ``why_not``."""
+    backends = PREFERENCE[device] if requested == "auto" else (requested,)
+    return [(backend, why_not(op, backend, device)) for backend in backends]
+
+
+def _refuse(op: str, device: str, reason: str) -> Callable[..., NoReturn]:
+    def refuse(*_args: Any, **_options: Any) -> NoReturn:
+        raise RuntimeError(
+            f"zoprune::{op}: ZOPRUNE_BACKEND={requested} cannot run on {device} tensors: {reason}"
+        )
+
+    return refuse
+
+
+_library = torch.library.Library("zoprune", "IMPL")
+
+
+def _enforce() -> None:
+    """Make every call that the forced backend cannot serve an error."""
+    refused = [
+        (op, device, reason)
+        for op in SCHEMAS
+        for device in PREFERENCE
+        for _, reason in candidates(op, device)
+        if reason is not None
+    ]
+    if len(refused) == len(SCHEMAS) * len(PREFERENCE):
+        own = "cpu" if requested == "cpu" else "cuda"
+        reason = next(reason for _, device, reason in refused if device == own)
+        raise RuntimeError(f"ZOPRUNE_BACKEND={requested} cannot run: {reason}")
+    for op, device, reason in refused:
+        key = device.upper()
+        _library.impl(op, _refuse(op, device, reason), key, allow_override=True)
+
+
+if requested != "auto":
+    _enforce()
