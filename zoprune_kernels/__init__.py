@@ -1,3 +1,29 @@
 """ZOO-Prune's token scoring and selection as torch operators: ``torch.ops.zoprune.*``."""
 
-from . import ops as ops
+from .api import (
+    directions,
+    expected_sensitivity,
+    fold_metric,
+    project_and_select,
+    project_and_select_varlen,
+    score_and_select,
+    score_and_select_varlen,
+    select,
+    select_varlen,
+    sensitivity,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "directions",
+    "expected_sensitivity",
+    "fold_metric",
+    "project_and_select",
+    "project_and_select_varlen",
+    "score_and_select",
+    "score_and_select_varlen",
+    "select",
+    "select_varlen",
+    "sensitivity",
+]

@@ -1,7 +1,7 @@
 """Argument checks shared by the reference, the fake kernels and every Python backend.
 
-Each error reads ``zoprune::<op>: <argument>: expected <what>, got <what came>`` and is a RuntimeError,
-which is what the native library (csrc/bindings/checks.h) raises, with the same text.
+Each error reads ``zoprune::<op>: <argument>: expected <what>, got <what came>`` and is a
+RuntimeError. The native library raises the same text (csrc/bindings/checks.h).
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Checker:
                 "total_keep", f"1 <= total_keep <= {tokens} (the number of tokens)", total_keep
             )
 
-    # -- what only reading the data can tell; on a GPU it would synchronise, so CPU tensors only ----
+    # -- what only reading the data can tell; on a GPU it would synchronise, so CPU tensors only ---
 
     def mask_values(
         self, must_keep: Tensor | None, valid: Tensor | None, keep: Sequence[int], image: int = 0

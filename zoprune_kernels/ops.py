@@ -64,7 +64,7 @@ def _no_backward(name: str):
     return backward
 
 
-# -- fake kernels: the checks and the outputs' shapes and dtypes ------------------------------------
+# -- fake kernels: the checks and the outputs' shapes and dtypes -----------------------------------
 
 
 def _directions(num, dim, *, distribution="sphere", seed=0, dtype=None, device=None):

@@ -1,0 +1,27 @@
+"""The PyTorch fallback of every operator: its checks, then the reference, one image at a time.
+
+Registered for all devices; native kernels take over where they exist. One image at a time, because
+a matrix product's last bits depend on its shape and an image's result must not depend on its batch.
+"""
+
+from .pruning import (
+    project_and_select,
+    project_and_select_varlen,
+    score_and_select,
+    score_and_select_varlen,
+)
+from .scoring import directions, expected_sensitivity, fold_metric, sensitivity
+from .selection import select, select_varlen
+
+__all__ = [
+    "directions",
+    "expected_sensitivity",
+    "fold_metric",
+    "project_and_select",
+    "project_and_select_varlen",
+    "score_and_select",
+    "score_and_select_varlen",
+    "select",
+    "select_varlen",
+    "sensitivity",
+]
