@@ -1,0 +1,176 @@
+"""The native library loads, reports itself and obeys the environment; its directions are exact."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from zoprune_kernels import _native, backend, info
+from zoprune_kernels.ops import SCHEMAS
+
+MASK = 0xFFFFFFFF
+DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
+
+
+def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> list[int]:
+    """Philox4x32-10 in Python integers, independent of the package."""
+    c, k = list(counter), list(key)
+    for _ in range(10):
+        p, q = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(q >> 32) ^ c[1] ^ k[0], q & MASK, (p >> 32) ^ c[3] ^ k[1], p & MASK]
+        k = [(k[0] + 0x9E3779B9) & MASK, (k[1] + 0xBB67AE85) & MASK]
+    return c
+
+
+def expected_directions(num: int, dim: int, distribution: str, seed: int) -> torch.Tensor:
+    """float64 [num, dim] directions, element by element from their definition."""
+    stream = int(distribution == "rademacher")
+    key = (seed & MASK, (seed >> 32) & MASK)
+    rows = []
+    for row in range(num):
+        words = [w for c in range((dim + 3) // 4) for w in philox((c, row, stream, 0), key)]
+        if distribution == "rademacher":
+            rows.append([(1 - 2 * (word >> 31)) / math.sqrt(dim) for word in words[:dim]])
+            continue
+        normal = []
+        for even, odd in zip(words[::2], words[1::2], strict=True):
+            radius = math.sqrt(-2 * math.log((even + 1) * 2.0**-32))
+            angle = 2 * math.pi * odd * 2.0**-32
+            normal += [radius * math.cos(angle), radius * math.sin(angle)]
+        rows.append(normal[:dim])
+    out = torch.tensor(rows, dtype=torch.float64)
+    if distribution == "gaussian":
+        return out / math.sqrt(dim)
+    if distribution == "sphere":
+        return out / out.norm(dim=1, keepdim=True)
+    if distribution == "orthogonal":  # the QR factor with a positive diagonal is Gram-Schmidt's
+        groups = []
+        for group in out.split(dim):
+            q, r = torch.linalg.qr(group.T)
+            groups.append((q * r.diagonal().sign()).T)
+        return torch.cat(groups)
+    return out
+
+
+def native_directions(num: int, dim: int, **options) -> torch.Tensor:
+    cpu = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+    return torch.ops.zoprune.directions.default.redispatch(cpu, num, dim, **options)
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, where environment variables are read anew."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_philox_known_answers():
+    """Random123's published vectors."""
+    zeros = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    ones = [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
+    assert philox((0, 0, 0, 0), (0, 0)) == zeros
+    assert philox((MASK,) * 4, (MASK, MASK)) == ones
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("num, dim", [(1, 1), (3, 2), (7, 63), (20, 6)])
+@pytest.mark.parametrize("seed", [0, -1, 2**40 + 5])
+def test_native_directions(distribution, num, dim, seed):
+    assert backend.native_error is None
+    actual = native_directions(num, dim, distribution=distribution, seed=seed)
+    expected = expected_directions(num, dim, distribution, seed).float()
+    if distribution == "rademacher":
+        assert torch.equal(actual, expected)
+    else:
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_native_directions_are_cast_last(dtype):
+    exact = native_directions(5, 63)
+    assert torch.equal(native_directions(5, 63, dtype=dtype), exact.to(dtype))
+
+
+def test_native_orthogonal_rows():
+    rows = native_directions(100, 63, distribution="orthogonal")
+    for group in rows.double().split(63):
+        identity = torch.eye(len(group), dtype=torch.float64)
+        torch.testing.assert_close(group @ group.T, identity, rtol=0, atol=1e-6)
+
+
+def test_every_instruction_set_gives_the_same_bits():
+    code = """if True:
+        import hashlib, torch
+        from zoprune_kernels import _native, backend
+        cpu = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+        directions = torch.ops.zoprune.directions.default
+        rows = directions.redispatch(cpu, 70, 63, distribution="orthogonal")
+        print(_native.cpu_isa(), hashlib.sha256(rows.numpy().tobytes()).hexdigest())
+    """
+    scalar = python(code, ZOPRUNE_CPU_ISA="scalar").stdout.split()
+    best = python(code).stdout.split()
+    assert scalar[0] == "scalar" and best[0] == _native.cpu_isa()
+    assert scalar[1] == best[1]
+
+
+def test_info_lists_every_operator():
+    report = info.report()
+    for op in SCHEMAS:
+        assert sum(line.split()[:1] == [op] for line in report.splitlines()) == 2
+    assert f"built with torch        {_native.build_info()['torch']}" in report
+
+
+def test_info_says_why_not_a_faster_backend(monkeypatch):
+    monkeypatch.setattr(backend, "native_error", "it is not built")
+    assert backend.candidates("directions", "cpu") == [
+        ("cpu", "native library: it is not built"),
+        ("reference", None),
+    ]
+
+
+def test_a_library_that_cannot_load_is_explained(monkeypatch, tmp_path):
+    broken = tmp_path / "libzoprune.so"
+    broken.write_bytes(b"zoprune_build_info\ntorch=2.99.0\0")
+    monkeypatch.setattr(_native, "LIBRARY", broken)
+    error = _native.load()
+    assert "built with torch 2.99.0" in error and f"torch {torch.__version__} is" in error
+
+
+@pytest.mark.parametrize(
+    "environment, message",
+    [
+        (
+            {"ZOPRUNE_BACKEND": "gpu"},
+            "ZOPRUNE_BACKEND: expected one of auto, cuda, triton, cpu, reference, got 'gpu'",
+        ),
+        ({"ZOPRUNE_BACKEND": "cuda", "CUDA_VISIBLE_DEVICES": ""}, "torch sees no CUDA device"),
+        (
+            {"ZOPRUNE_CPU_ISA": "sse9"},
+            "ZOPRUNE_CPU_ISA: expected scalar, avx2, avx512 or avx512bf16, got 'sse9'",
+        ),
+    ],
+)
+def test_a_choice_that_cannot_run_is_an_error(environment, message):
+    failed = python(
+        "from zoprune_kernels import _native, backend; _native.cpu_isa()", **environment
+    )
+    assert failed.returncode != 0
+    assert message in failed.stderr.splitlines()[-1]
+
+
+def test_forced_reference_does_not_load_the_library():
+    code = """if True:
+        import torch
+        from zoprune_kernels import backend
+        assert backend.candidates("directions", "cpu") == [("reference", None)]
+        assert "libzoprune.so" not in open("/proc/self/maps").read()
+        print(torch.ops.zoprune.directions(2, 3, distribution="rademacher").tolist())
+    """
+    done = python(code, ZOPRUNE_BACKEND="reference")
+    assert done.stdout.strip() == str(native_directions(2, 3, distribution="rademacher").tolist())
