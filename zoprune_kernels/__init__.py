@@ -1,5 +1,6 @@
 """ZOO-Prune's token scoring and selection as torch operators: ``torch.ops.zoprune.*``."""
 
+from . import backend as backend
 from .api import (
     directions,
     expected_sensitivity,

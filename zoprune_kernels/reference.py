@@ -216,6 +216,8 @@ def _greedy(
     """Indices [k] in pick order: the best remaining candidate, k times."""
     tokens = scores.shape[0]
     weight = normalised_scores(scores, valid)
+    if method == "topk":  # normalising would merge close scores
+        weight = finite_scores(scores)
     if method == "random":
         weight = philox.uniform(tokens, seed, scores.device)
     z = None if keys is None else unit_keys(keys)
@@ -262,14 +264,18 @@ def _first_best(classes: Tensor, gain: Tensor) -> Tensor:
 
 def normalised_scores(scores: Tensor, valid: Tensor | None = None) -> Tensor:
     """w = (S - min S) / (max S - min S + 1e-8) over the valid tokens, ones where all are equal."""
-    dtype = torch.promote_types(scores.dtype, torch.float32)
-    largest = torch.finfo(torch.float32).max
-    s = scores.to(dtype).clamp(-largest, largest).double()
+    s = finite_scores(scores).double()
     usable = ~s.isnan() if valid is None else ~s.isnan() & valid
     low = torch.where(usable, s, math.inf).min()
     high = torch.where(usable, s, -math.inf).max()
     weight = torch.where(high > low, (s - low) / (high - low + 1e-8), 1.0)
-    return torch.where(usable, weight, 0.0).to(dtype)
+    return torch.where(usable, weight, 0.0).to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def finite_scores(scores: Tensor) -> Tensor:
+    """Scores in float32 or more, infinities as the largest finite float32; NaN stays."""
+    largest = torch.finfo(torch.float32).max
+    return scores.to(torch.promote_types(scores.dtype, torch.float32)).clamp(-largest, largest)
 
 
 def unit_keys(keys: Tensor) -> Tensor:

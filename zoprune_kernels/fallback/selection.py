@@ -30,7 +30,7 @@ def select(
     ========  ===========  =========================================================
     sads      w (1 - r)    sensitivity-aware diversity selection, the paper's
     maxmin    1 - r        starts at the highest score
-    topk      w            with ``max_similarity``: similarity-constrained top-k
+    topk      the score    with ``max_similarity``: similarity-constrained top-k
     random    --           a fixed pseudo-random order (seed 0)
     ========  ===========  =========================================================
 

@@ -1,0 +1,75 @@
+"""Random projectors, and one good call of every operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass
+class Projector:
+    """Tokens x and a projector scaled so that pre-activations have unit variance."""
+
+    x: Tensor
+    w1: Tensor
+    b1: Tensor | None
+    w2: Tensor
+    b2: Tensor | None
+
+    @property
+    def first_layer(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self.x, self.w1, self.b1
+
+    @property
+    def layers(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
+        return self.x, self.w1, self.b1, self.w2, self.b2
+
+    def double(self) -> Projector:
+        """The same rounded values in float64."""
+        return Projector(*(None if t is None else t.double() for t in self.layers))
+
+
+def projector(
+    *lead: int,
+    d: int = 32,
+    hidden: int = 64,
+    out: int = 48,
+    dtype: torch.dtype = torch.float32,
+    bias: bool = True,
+) -> Projector:
+    """x [*lead, d] and random layers d -> hidden -> out."""
+    x = torch.randn(*lead, d)
+    w1 = torch.randn(hidden, d) / d**0.5
+    b1 = torch.randn(hidden) / 2 if bias else None
+    w2 = torch.randn(out, hidden) / hidden**0.5
+    b2 = torch.randn(out) if bias else None
+    return Projector(*(None if t is None else t.to(dtype) for t in (x, w1, b1, w2, b2)))
+
+
+def operator_calls(dtype: torch.dtype) -> dict[str, tuple[tuple, dict]]:
+    """Arguments of one good call of each operator, with images [2, 63, d]."""
+    p = projector(2, 63, dtype=dtype)
+    packed = (p.x.flatten(0, 1), p.w1, p.b1, p.w2, p.b2)
+    metric = torch.ops.zoprune.fold_metric(p.w1, p.w2)
+    scores = torch.rand(2, 63).to(dtype)
+    directions = torch.ops.zoprune.directions(5, 32)
+    cu_tokens = torch.tensor([0, 63, 126], dtype=torch.int32)
+    cu_keep = torch.tensor([0, 8, 13], dtype=torch.int32)
+    packing = (cu_tokens, cu_keep, 13)
+    valid = torch.arange(63).expand(2, 63) < 60
+    return {
+        "directions": ((7, 33), {"distribution": "orthogonal", "seed": 5, "dtype": dtype}),
+        "sensitivity": ((p.x, p.w1, p.b1, p.w2, directions), {"step": 0.0}),
+        "fold_metric": ((p.w1, p.w2, directions), {}),
+        "expected_sensitivity": ((*p.first_layer, metric), {"activation": "silu"}),
+        "select": ((scores, p.x, 8), {"valid": valid, "max_similarity": 0.5}),
+        "select_varlen": ((scores.flatten(), packed[0], *packing), {"method": "maxmin"}),
+        "score_and_select": ((*p.layers, 8), {"num_directions": 4, "seed": 2}),
+        "score_and_select_varlen": ((*packed, *packing), {"metric": metric}),
+        "project_and_select": ((*p.layers, 8), {"metric": metric, "must_keep": ~valid}),
+        "project_and_select_varlen": ((*packed, *packing), {"directions": directions}),
+    }

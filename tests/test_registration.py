@@ -1,0 +1,130 @@
+"""Every operator is a good torch citizen: schema, opcheck, compile, vmap, no backward, threads."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import zoprune_kernels
+from tests.cases import DTYPES, operator_calls, projector
+from zoprune_kernels.ops import SCHEMAS
+
+OPS = torch.ops.zoprune
+PRUNE_OPTIONS = (
+    "Tensor? directions=None, Tensor? metric=None, Tensor? keys=None, Tensor? must_keep=None, "
+    "Tensor? valid=None, *, int num_directions=64, float step=0.01, "
+    'str distribution="sphere", int seed=0, str activation="gelu", str method="sads", '
+    "float max_similarity=1., bool sort=True"
+)
+PROJECTOR = "Tensor x, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, int k"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        'directions(int num, int dim, *, str distribution="sphere", int seed=0, '
+        "ScalarType? dtype=None, Device? device=None) -> Tensor",
+        "sensitivity(Tensor x, Tensor w1, Tensor? b1, Tensor w2, Tensor directions, *, "
+        'float step=0.01, str activation="gelu") -> Tensor',
+        "fold_metric(Tensor w1, Tensor w2, Tensor? directions=None) -> Tensor",
+        "expected_sensitivity(Tensor x, Tensor w1, Tensor? b1, Tensor metric, *, "
+        'str activation="gelu") -> Tensor',
+        "select(Tensor scores, Tensor? keys, int k, Tensor? must_keep=None, Tensor? valid=None, *, "
+        'str method="sads", float max_similarity=1., bool sort=True) -> Tensor',
+        f"score_and_select({PROJECTOR}, {PRUNE_OPTIONS}) -> (Tensor indices, Tensor scores)",
+        f"project_and_select({PROJECTOR}, {PRUNE_OPTIONS}) "
+        "-> (Tensor tokens, Tensor indices, Tensor scores)",
+    ],
+)
+def test_schema_is_the_published_one(schema):
+    wanted = torch._C.parse_schema(f"zoprune::{schema}")
+    name = schema.split("(")[0]
+    assert getattr(OPS, name).default._schema.is_backward_compatible_with(wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_opcheck(name, dtype):
+    args, options = operator_calls(dtype)[name]
+    result = torch.library.opcheck(getattr(OPS, name).default, args, options)
+    assert set(result.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_documented_function_calls_the_operator(name):
+    function = getattr(zoprune_kernels, name)
+    assert function.__doc__ and "Returns:" in function.__doc__
+    args, options = operator_calls(torch.float32)[name]
+    torch.testing.assert_close(function(*args, **options), getattr(OPS, name)(*args, **options))
+
+
+def test_compile_whole_graph_with_dynamic_shapes():
+    p = projector(2, 63)
+    metric = OPS.fold_metric(p.w1, p.w2)
+
+    @torch.compile(fullgraph=True, dynamic=True, backend="aot_eager")
+    def prune(x):
+        tokens, _, scores = OPS.project_and_select(2 * x, *p.layers[1:], 8, metric=metric)
+        return tokens + 1, scores
+
+    for tokens in (63, 40):
+        x = p.x[:, :tokens]
+        kept, _, scores = OPS.project_and_select(2 * x, *p.layers[1:], 8, metric=metric)
+        torch.testing.assert_close(prune(x), (kept + 1, scores))
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEMAS if name != "directions"])
+def test_backward_says_inference_only(name):
+    args, options = operator_calls(torch.float32)[name]
+    args = tuple(
+        a.clone().requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
+        for a in args
+    )
+    outputs = getattr(OPS, name)(*args, **options)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    differentiable = [out for out in outputs if out.is_floating_point()]
+    for out in differentiable:
+        with pytest.raises(RuntimeError, match=f"zoprune::{name}: inference-only"):
+            out.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_vmap_works():
+    scores, keys = torch.rand(3, 63), torch.randn(3, 63, 8)
+    picks = torch.vmap(lambda s, z: OPS.select(s, z, 5))(scores, keys)
+    assert torch.equal(picks, OPS.select(scores, keys, 5))
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_threads_agree(name):
+    args, options = operator_calls(torch.float32)[name]
+    operator = getattr(OPS, name)
+    once = operator(*args, **options)
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(operator, *args, **options) for _ in range(16)]
+        for future in futures:
+            torch.testing.assert_close(future.result(), once, rtol=0, atol=0)
+
+
+def test_linear_projector_gives_equal_scores_and_diverse_tokens():
+    p = projector(2, 63)
+    tokens, indices, scores = OPS.project_and_select(*p.layers, 8, activation="identity")
+    assert (scores == scores[0, 0]).all()
+    diverse = OPS.select(torch.ones(2, 63), p.x @ p.w1.T @ p.w2.T, 8)
+    assert indices.shape == diverse.shape and tokens.shape == (2, 8, 48)
+
+
+def test_linear_projector_warns_once():
+    code = """if True:
+        import warnings, torch, zoprune_kernels
+        x, w = torch.randn(5, 4), torch.randn(4, 4)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            for _ in range(3):
+                torch.ops.zoprune.score_and_select(x, w, None, w, None, 2, activation="identity")
+        print([str(w.message) for w in seen if "projector is linear" in str(w.message)])
+        """
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.count("selecting by diversity only") == 1
