@@ -60,7 +60,7 @@ def _facts() -> list[tuple[str, str]]:
 
 def _choice(op: str, device: str) -> tuple[str, str]:
     """The backend that would run, and why not those preferred to it."""
-    passed_over = []
+    passed_over: list[str] = []
     for name, reason in backend.candidates(op, device):
         if reason is None:
             return name, "; ".join(passed_over)
