@@ -39,7 +39,7 @@ inline Tensor onednn_linear(const Tensor& x, const Tensor& weight,
               std::vector<double>{}, std::optional<std::string>(""));
 }
 
-// A UserWarning through Python's warnings module.
+// A warning on stderr: native code that torch.ops calls does not reach Python's warnings module.
 inline void warn(const char* message) { aoti_torch_warn("zoprune", "zoprune", 0, message); }
 
 }  // namespace zoprune::aten
