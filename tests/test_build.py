@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from zoprune_kernels import _native, backend, info
+from zoprune_kernels import _native, backend, directions, info
 from zoprune_kernels.ops import SCHEMAS
 
 MASK = 0xFFFFFFFF
@@ -55,11 +55,6 @@ def expected_directions(num: int, dim: int, distribution: str, seed: int) -> tor
     return out
 
 
-def native_directions(num: int, dim: int, **options) -> torch.Tensor:
-    cpu = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
-    return torch.ops.zoprune.directions.default.redispatch(cpu, num, dim, **options)
-
-
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run code in a fresh interpreter, where environment variables are read anew."""
     return subprocess.run(
@@ -82,8 +77,8 @@ def test_philox_known_answers():
 @pytest.mark.parametrize("num, dim", [(1, 1), (3, 2), (7, 63), (20, 6)])
 @pytest.mark.parametrize("seed", [0, -1, 2**40 + 5])
 def test_native_directions(distribution, num, dim, seed):
-    assert backend.native_error is None
-    actual = native_directions(num, dim, distribution=distribution, seed=seed)
+    assert backend.candidates("directions", "cpu")[0] == ("cpu", None)
+    actual = directions(num, dim, distribution=distribution, seed=seed)
     expected = expected_directions(num, dim, distribution, seed).float()
     if distribution == "rademacher":
         assert torch.equal(actual, expected)
@@ -93,12 +88,12 @@ def test_native_directions(distribution, num, dim, seed):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_native_directions_are_cast_last(dtype):
-    exact = native_directions(5, 63)
-    assert torch.equal(native_directions(5, 63, dtype=dtype), exact.to(dtype))
+    exact = directions(5, 63)
+    assert torch.equal(directions(5, 63, dtype=dtype), exact.to(dtype))
 
 
 def test_native_orthogonal_rows():
-    rows = native_directions(100, 63, distribution="orthogonal")
+    rows = directions(100, 63, distribution="orthogonal")
     for group in rows.double().split(63):
         identity = torch.eye(len(group), dtype=torch.float64)
         torch.testing.assert_close(group @ group.T, identity, rtol=0, atol=1e-6)
@@ -108,9 +103,7 @@ def test_every_instruction_set_gives_the_same_bits():
     code = """if True:
         import hashlib, torch
         from zoprune_kernels import _native, backend
-        cpu = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
-        directions = torch.ops.zoprune.directions.default
-        rows = directions.redispatch(cpu, 70, 63, distribution="orthogonal")
+        rows = torch.ops.zoprune.directions(70, 63, distribution="orthogonal")
         print(_native.cpu_isa(), hashlib.sha256(rows.numpy().tobytes()).hexdigest())
     """
     scalar = python(code, ZOPRUNE_CPU_ISA="scalar").stdout.split()
@@ -173,4 +166,4 @@ def test_forced_reference_does_not_load_the_library():
         print(torch.ops.zoprune.directions(2, 3, distribution="rademacher").tolist())
     """
     done = python(code, ZOPRUNE_BACKEND="reference")
-    assert done.stdout.strip() == str(native_directions(2, 3, distribution="rademacher").tolist())
+    assert done.stdout.strip() == str(directions(2, 3, distribution="rademacher").tolist())

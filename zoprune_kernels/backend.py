@@ -93,5 +93,15 @@ def _enforce() -> None:
         _library.impl(op, _refuse(op, device, reason), key, allow_override=True)
 
 
+def _route_directions(num: int, dim: int, *, device: Any = None, **options: Any) -> torch.Tensor:
+    """``directions`` takes no tensor: the dispatcher finds its backend by ``device``."""
+    kind = torch.device(device or "cpu").type
+    key = torch._C._dispatch_key_parse(torch._C._dispatch_key_for_device(kind))
+    return torch.ops.zoprune.directions.default.redispatch(
+        torch._C.DispatchKeySet(key), num, dim, device=device, **options
+    )
+
+
+_library.impl("directions", _route_directions, "BackendSelect")
 if requested != "auto":
     _enforce()
