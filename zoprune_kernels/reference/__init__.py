@@ -1,0 +1,30 @@
+"""The mathematics in readable PyTorch: the truth that every other backend is compared with.
+
+All functions run in float64 when their inputs are float64, else in float32. They are also the
+registered fallback, so that each operator exists where no native kernel does.
+"""
+
+from .scoring import (
+    ACTIVATION,
+    DERIVATIVE,
+    expected_sensitivity,
+    fold_metric,
+    paper_sensitivity,
+    project,
+    sensitivity,
+)
+from .selection import finite_scores, normalised_scores, select, unit_keys
+
+__all__ = [
+    "ACTIVATION",
+    "DERIVATIVE",
+    "expected_sensitivity",
+    "finite_scores",
+    "fold_metric",
+    "normalised_scores",
+    "paper_sensitivity",
+    "project",
+    "select",
+    "sensitivity",
+    "unit_keys",
+]
