@@ -16,6 +16,7 @@ from torch import Tensor
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "identity")
 DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
 METHODS = ("sads", "maxmin", "topk", "random")
+Shape = list[int]
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
