@@ -21,7 +21,8 @@ test: $(STAMP)test
 	@$(BIN)/python -m pytest $(ARGS)
 
 bench: $(STAMP)bench
-	@$(BIN)/python benchmarks/report.py $(ARGS)
+	@$(if $(ARGS),,$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr)
+	@$(BIN)/python -m benchmarks.report $(ARGS)
 
 lint: $(STAMP)lint
 	@$(BIN)/ruff check -q .

@@ -1,0 +1,1 @@
+"""Measurements of every operator against plain PyTorch: ``make bench``."""

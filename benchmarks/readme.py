@@ -1,0 +1,151 @@
+"""Writes the README's table from the committed result files: ``python -m benchmarks.readme``.
+
+``--check`` only tells whether the README's table is the one that the files give (exit status 1 if
+not). A result file holds ``machine`` (with ``device``: "cpu" or "cuda") and ``rows``, as ``report``
+writes them. Absolute times are shown for GPUs only: those of a shared CPU say little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .report import RESULTS, ROOT
+from .shapes import LLAVA, LLAVA_NEXT, QWEN, Shape
+from .targets import PER_CALL
+
+BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
+README = ROOT / "README.md"
+
+Row = dict[str, Any]
+
+# operator, variant, shape, what it is compared with, and how the README words that
+LINES = [
+    ("score_and_select", "closed form, k = 64", LLAVA, "paper", "the paper's algorithm"),
+    ("score_and_select", "closed form, k = 160", LLAVA_NEXT, "paper", "the paper's algorithm"),
+    ("score_and_select", "closed form, k = 128", QWEN, "paper", "the paper's algorithm"),
+    ("score_and_select", "m = 64, k = 64", LLAVA, "paper", "the paper's algorithm"),
+    ("expected_sensitivity", "closed form", LLAVA, "paper", "the paper's scores"),
+    ("sensitivity", "m = 64, h = 0.01", LLAVA, "paper", "the paper's scores"),
+    ("sensitivity", "m = 64, h = 0.01", LLAVA, "GEMM", "a bare GEMM of its FLOPs"),
+    ("select", "k = 64", LLAVA, "loop", "the authors' loop"),
+    ("select", "k = 640", LLAVA_NEXT, "loop", "the authors' loop"),
+    ("select", "k = 640", LLAVA_NEXT, "better loop", "a loop that keeps the minimum"),
+]
+
+
+def generate(results: list[dict[str, Any]]) -> str:
+    """The README's section: one table for each result file, CPUs first."""
+    sections = []
+    for device, kind in (("cpu", "CPU"), ("cuda", "GPU")):
+        found = [result for result in results if result["machine"]["device"] == device]
+        if not found:
+            sections.append(f"{kind}: not measured yet.")
+        sections += [section(result) for result in found]
+    return "\n\n".join(sections)
+
+
+def section(result: dict[str, Any]) -> str:
+    """The table of one result file: a column for each dtype that was measured."""
+    about, rows = result["machine"], result["rows"]
+    dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
+    lines = []
+    few_directions = False
+    for op, variant, shape, against, words in LINES:
+        cells = []
+        for dtype in dtypes:
+            row = find(rows, op, variant, shape, dtype)
+            few = row.get("directions_measured", result["directions"]) < result["directions"]
+            few_directions |= few
+            cells.append(cell(row, against, about["device"]) + ("\\*" if few else ""))
+        if any(text != "-" for text in cells):
+            lines.append(f"| `{op}`, {variant} | {shape.name} | {words} | {' | '.join(cells)} |")
+    where = f"{about['threads']} threads, " if about["device"] == "cpu" else ""
+    caption = (
+        f"**{about['name']}**, {where}torch {about['torch']}: times faster, medians of one run "
+        f"(`make {'bench' if about['device'] == 'cpu' else 'gpu-report'}`, {about['date'][:10]})"
+    )
+    table = [
+        f"| operator | shape | against | {' | '.join(dtypes)} |",
+        f"|---|---|---|{'---|' * len(dtypes)}",
+        *lines,
+    ]
+    notes = [memory_note(result.get("memory", []))]
+    if few_directions:
+        notes.append(
+            "\\* The paper's scores were timed with a few of their 64 directions and scaled: their "
+            "time is linear in that number."
+        )
+    return "\n".join([caption, "", *table, "", *filter(None, notes)]).rstrip()
+
+
+def find(rows: list[Row], op: str, variant: str, shape: Shape, dtype: str) -> Row:
+    """The row of one case, empty where it was not measured."""
+    key = (op, variant, shape.name, dtype)
+    for row in rows:
+        if (row["op"], row["variant"], row["shape"], row["dtype"]) == key:
+            return row
+    return {}
+
+
+def cell(row: Row, against: str, device: str) -> str:
+    if against not in row.get("against", {}):
+        return "-"
+    text = f"{row['against'][against]['ratio']:.3g}x"
+    return f"{text}, {row['seconds'] * 1e6:.3g} µs" if device == "cuda" else text
+
+
+def memory_note(rows: list[Row]) -> str:
+    """One sentence on peak extra memory, or nothing where it was not measured."""
+    own = [row for row in rows if row["shape"] == LLAVA.name and "extra_mib" in row]
+    paper = [row["extra_mib"] for row in own if row["op"] == "paper-literal scores"]
+    pruning = [row["extra_mib"] for row in own if row["op"] in PER_CALL]
+    if not paper or not pruning:
+        return ""
+    return (
+        f"Peak memory beyond inputs and outputs at {LLAVA.name}'s shape: at most "
+        f"{max(pruning):.0f} MiB for any operator whatever m, {max(paper):.0f} MiB for the paper's "
+        "scores as published."
+    )
+
+
+def replace(readme: str, table: str) -> str:
+    """The README's text with ``table`` between its markers."""
+    if (
+        readme.count(BEGIN) != 1
+        or readme.count(END) != 1
+        or readme.index(BEGIN) > readme.index(END)
+    ):
+        raise SystemExit(f"README.md: expected one line {BEGIN} and, below it, one line {END}")
+    head, rest = readme.split(BEGIN)
+    tail = rest.split(END)[1]
+    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
+
+
+def load(folder: Path) -> list[dict[str, Any]]:
+    """All result files of a folder, in alphabetical order."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing, tell if it is current"
+    )
+    options = parser.parse_args(arguments)
+    before = README.read_text()
+    after = replace(before, generate(load(RESULTS)))
+    if options.check:
+        if before != after:
+            print("README.md: its table differs from benchmarks/results; run", file=sys.stderr)
+            print("python -m benchmarks.readme", file=sys.stderr)
+        return int(before != after)
+    README.write_text(after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

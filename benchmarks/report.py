@@ -1,0 +1,204 @@
+"""``make bench``: every operator against plain PyTorch on this CPU, checked, as one short report.
+
+Measures in turns, verifies each result before its ratio counts, and writes a complete run to
+``benchmarks/results/<cpu>.json``; ``python -m benchmarks.readme`` makes the README's table of it.
+A partial run (``--only``, ``--shape``, ``--dtype``, ``--quick``) is printed, and written only to
+``--output``. Exit status 1 if a result was refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import zoprune_kernels
+from zoprune_kernels import backend
+
+from . import memory, table
+from .cases import Case, Group, groups
+from .shapes import DIRECTIONS, DTYPES, SHAPES, Shape
+from .targets import targets
+from .timing import Times, in_turns
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+ROUNDS = 3
+OPS = (
+    "directions",
+    "fold_metric",
+    "expected_sensitivity",
+    "sensitivity",
+    "select",
+    "score_and_select",
+    "project_and_select",
+)
+# Published form: gigabytes, so in one dtype only
+MEMORY_CASES = {
+    "bf16": list(memory.CASES),
+    "fp32": [case for case in memory.CASES if case != "published"],
+}
+
+Row = dict[str, Any]
+Progress = Callable[[str], None]
+
+
+def measure_group(group: Group, rounds: int, progress: Progress) -> list[Row]:
+    """Check every case's result, then time all cases and baselines in turns: one row per case."""
+    place = f"{group.shape.name}, {group.dtype}"
+    rows: dict[Case, Row] = {}
+    for case in group.cases:
+        progress(f"{place}: checking {case.name}")
+        checks = case.check(case.run())  # warms the case up, too
+        row: Row = {"op": case.op, "variant": case.variant, "shape": group.shape.name}
+        row |= {"dtype": group.dtype, "checks": [str(check) for check in checks]}
+        failed = [str(check) for check in checks if not check.passed]
+        rows[case] = row | ({"refused": "; ".join(failed)} if failed else {})
+
+    group = group.only(lambda case: "refused" not in rows[case])
+    group.warm_up()
+    functions = {**group.baselines} | {case.name: case.run for case in group.cases}
+    times = in_turns(functions, rounds, lambda name: progress(f"{place}: {name}"))
+    for case in group.cases:
+        rows[case] |= _outcome(case, times)
+    return list(rows.values())
+
+
+def _outcome(case: Case, times: dict[str, Times]) -> Row:
+    """The times of a case and its ratio to each baseline."""
+    own = times[case.name]
+    against = {}
+    for label, terms in case.against.items():
+        other = reduce(Times.__add__, [times[name].scaled(factor) for name, factor in terms])
+        ratio, low, high = other.ratio_to(own)
+        against[label] = {
+            "ratio": ratio,
+            "lowest": low,
+            "highest": high,
+            "seconds": other.median,
+        }
+    outcome: Row = {"seconds": own.median, "rounds": len(own.seconds), "against": against}
+    if case.directions is not None:
+        outcome["directions_measured"] = case.directions
+    return outcome
+
+
+def measure_memory(dtype: str, ops: set[str], progress: Progress) -> list[Row]:
+    """Peak extra memory at LLaVA-1.5's shape, and of a selection among 100,000 tokens."""
+    wanted = [(case, "LLaVA-1.5") for case in MEMORY_CASES[dtype]]
+    wanted.append(("select", memory.MANY.name))
+    rows = []
+    for case, shape in wanted:
+        op = memory.CASES[case][0]
+        if op in ops or op not in OPS:
+            progress(f"memory {dtype}: {case}, {shape}")
+            rows.append(memory.measure(case, shape, dtype))
+    return rows
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on and with."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    )
+    served = {op: backend.candidates(op, "cpu") for op in OPS}
+    return {
+        "device": "cpu",
+        "name": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "zoprune_kernels": zoprune_kernels.__version__,
+        "backends": {
+            op: next(name for name, reason in found if reason is None)
+            for op, found in served.items()
+        },
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
+        "commit": commit.stdout.strip() or "unknown",
+    }
+
+
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def file_name(device: str) -> str:
+    """A device's name as a file name: lower case, words joined by hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json"
+
+
+def run(
+    shapes: list[Shape], dtypes: list[str], ops: set[str], *, quick: bool, progress: Progress
+) -> dict[str, Any]:
+    """All measurements asked for, as the content of a result file."""
+    rounds = 1 if quick else ROUNDS
+    rows: list[Row] = []
+    for dtype in dtypes:
+        for shape in shapes:
+            for group in groups(shape, dtype, quick=quick):
+                rows += measure_group(group.only(lambda case: case.op in ops), rounds, progress)
+    memory_rows = [] if quick else [row for d in dtypes for row in measure_memory(d, ops, progress)]
+    verdicts = [target.verdict(rows + memory_rows) for dtype in dtypes for target in targets(dtype)]
+    return {
+        "machine": machine(),
+        "directions": DIRECTIONS,
+        "rows": rows,
+        "memory": memory_rows,
+        "targets": verdicts,
+    }
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=OPS, metavar="OP", help="some operators")
+    parser.add_argument("--shape", nargs="+", choices=[s.name for s in SHAPES], help="some shapes")
+    parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), help="some dtypes")
+    parser.add_argument("--quick", action="store_true", help="one round, few directions, no memory")
+    parser.add_argument("--output", type=Path, help="where to write a partial run")
+    options = parser.parse_args(arguments)
+
+    def progress(text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+    with torch.inference_mode():
+        report = run(
+            [shape for shape in SHAPES if not options.shape or shape.name in options.shape],
+            options.dtype or list(DTYPES),
+            set(options.only or OPS),
+            quick=options.quick,
+            progress=progress,
+        )
+    progress("")
+    report["machine"]["command"] = shlex.join(["python", "-m", "benchmarks.report", *arguments])
+    print(table.render(report))
+
+    partial = options.only or options.shape or options.dtype or options.quick
+    output = options.output
+    if output is None and not partial:
+        output = RESULTS / file_name(report["machine"]["name"])
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"\nwritten to {output}")
+    return 1 if any("refused" in row for row in report["rows"] + report["memory"]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""Times of functions taken in turns, so that a change of the machine's speed hits all alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Shorter calls are repeated until a sample takes this long, in seconds.
+SHORTEST_SAMPLE = 0.02
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds per call of one function, a sample for each round."""
+
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def scaled(self, factor: float) -> Times:
+        return Times([factor * second for second in self.seconds])
+
+    def __add__(self, other: Times) -> Times:
+        return Times([a + b for a, b in zip(self.seconds, other.seconds, strict=True)])
+
+    def ratio_to(self, other: Times) -> tuple[float, float, float]:
+        """Ratio of the medians, and the lowest and highest ratio within one round."""
+        each = [a / b for a, b in zip(self.seconds, other.seconds, strict=True)]
+        return self.median / other.median, min(each), max(each)
+
+
+def in_turns(
+    functions: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    progress: Callable[[str], None] = lambda name: None,
+) -> dict[str, Times]:
+    """Time every function once per round: A B C, A B C, ... The caller has warmed them up."""
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            progress(name)
+            samples[name].append(_sample(function))
+    return {name: Times(seconds) for name, seconds in samples.items()}
+
+
+def _sample(function: Callable[[], Any]) -> float:
+    """Median seconds per call over one sample; a first call tells how many calls make one."""
+    calls = [_seconds(function)]
+    while sum(calls) < SHORTEST_SAMPLE:
+        calls.append(_seconds(function))
+    return statistics.median(calls)
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
