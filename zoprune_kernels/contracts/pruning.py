@@ -11,6 +11,7 @@ from ..checks import DISTRIBUTIONS, Checker, Shape
 
 def _pruning(
     op: str,
+    packed: bool,
     x: Tensor,
     w1: Tensor,
     b1: Tensor | None,
@@ -27,7 +28,6 @@ def _pruning(
     activation: str,
     method: str,
     max_similarity: float,
-    packed: bool,
 ) -> Checker:
     """The arguments that every ``*_and_select`` operator has in common."""
     check = Checker(op)
@@ -63,7 +63,7 @@ def score_and_select(
     *arguments: Any,
 ) -> tuple[Shape, Shape, Shape]:
     """Shapes of (tokens, indices, scores), also for ``project_and_select``."""
-    check = _pruning(op, x, w1, b1, w2, b2, *arguments, packed=False)
+    check = _pruning(op, False, x, w1, b1, w2, b2, *arguments)
     check.k(k, x.shape[-2])
     kept = [*x.shape[:-2], k]
     return [*kept, w2.shape[0]], kept, list(x.shape[:-1])
@@ -82,6 +82,6 @@ def score_and_select_varlen(
     *arguments: Any,
 ) -> tuple[Shape, Shape, Shape]:
     """Shapes of (tokens, indices, scores), also for ``project_and_select_varlen``."""
-    check = _pruning(op, x, w1, b1, w2, b2, *arguments, packed=True)
+    check = _pruning(op, True, x, w1, b1, w2, b2, *arguments)
     check.segments(cu_tokens, cu_keep, total_keep, x, "x")
     return [total_keep, w2.shape[0]], [total_keep], [x.shape[0]]
