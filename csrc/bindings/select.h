@@ -1,0 +1,61 @@
+// Selection as the operators share it: checks with the texts of zoprune_kernels/checks.py, and the
+// selection itself without checks, for operators that score first.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings/checks.h"
+
+namespace zoprune {
+
+// How to select: the options that every operator that selects takes, passed along as one.
+struct SelectOptions {
+  std::string method = "sads";
+  double max_similarity = 1.0;
+  bool sort = true;
+  int64_t seed = 0;
+
+  // Whether tokens are compared with one another at all.
+  bool needs_keys() const { return method == "sads" || method == "maxmin" || max_similarity < 1; }
+};
+
+// Checks in the order in which contracts/selection.py makes them. `lead` is the shape of the tokens
+// without their last dimension, `name` the argument that has it.
+void check_keys(const Checker& check, const Tensor& keys, const std::vector<Size>& lead,
+                const Tensor& like, const char* name);
+void check_masks(const Checker& check, const std::optional<Tensor>& must_keep,
+                 const std::optional<Tensor>& valid, const std::vector<Size>& lead,
+                 const Tensor& like, const char* name);
+void check_selection(const Checker& check, const SelectOptions& options, bool has_keys);
+void check_k(const Checker& check, int64_t k, int64_t tokens);
+void check_packing(const Checker& check, const Tensor& cu_tokens, const Tensor& cu_keep,
+                   int64_t total_keep, const Tensor& like, const char* name);
+
+// An image in a packed array: its first token, number of tokens and number of kept tokens.
+struct Segment {
+  int64_t begin, tokens, keep;
+};
+
+// The images of [B, N] or [N] scores, each keeping k; the offsets of packed ones, checked.
+std::vector<Segment> segments_of(const Tensor& scores, int64_t k);
+std::vector<Segment> segments_of(const Checker& check, const Tensor& cu_tokens,
+                                 const Tensor& cu_keep, int64_t total_keep, int64_t tokens);
+
+// What the masks hold: enough valid tokens, not too many kept ones, none of them invalid.
+void check_mask_values(const Checker& check, const std::vector<Segment>& segments,
+                       const std::optional<Tensor>& must_keep, const std::optional<Tensor>& valid);
+
+// Selects in each image; int64 indices [B, k] or [k], in each image's own numbering. Arguments are
+// already checked; keys are not read where the options do not need them.
+Tensor select_images(const Tensor& scores, const std::optional<Tensor>& keys, int64_t k,
+                     const std::optional<Tensor>& must_keep, const std::optional<Tensor>& valid,
+                     const SelectOptions& options);
+
+// The same for packed scores [T]; int64 positions [sum of keep] in the packed array.
+Tensor select_segments(const std::vector<Segment>& segments, const Tensor& scores,
+                       const std::optional<Tensor>& keys, const std::optional<Tensor>& must_keep,
+                       const std::optional<Tensor>& valid, const SelectOptions& options);
+
+}  // namespace zoprune
