@@ -20,10 +20,9 @@ from torch import Tensor
 import zoprune_kernels as zk
 
 from . import baselines
-from .shapes import DTYPES, LLAVA, STEP, TINY, Inputs, Shape, make_inputs, patches
+from .shapes import DTYPES, LLAVA, MANY_TOKENS, STEP, TINY, Inputs, make_inputs, patches
 
-MANY = Shape("100,000 x 1024", 100_000, 1, 1, 1024, (1000,))
-SHAPES = {shape.name: shape for shape in (LLAVA, MANY, TINY)}
+SHAPES = {shape.name: shape for shape in (LLAVA, MANY_TOKENS, TINY)}
 
 # Freed blocks go back to the system at once, so that resident memory is memory in use.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}

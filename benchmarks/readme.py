@@ -1,4 +1,4 @@
-"""Writes the README's table from the committed result files: ``python -m benchmarks.readme``.
+"""``python -m benchmarks.readme`` writes the README's table and docs/speed.png from result files.
 
 ``--check`` only tells whether the README's table is the one that the files give (exit status 1 if
 not). A result file holds ``machine`` (with ``device``: "cpu" or "cuda") and ``rows``, as ``report``
@@ -13,14 +13,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import plot
 from .report import RESULTS, ROOT
-from .shapes import LLAVA, LLAVA_NEXT, QWEN, Shape
-from .targets import PER_CALL
+from .shapes import LLAVA, LLAVA_NEXT, QWEN
+from .targets import PER_CALL, Row, find
 
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 README = ROOT / "README.md"
-
-Row = dict[str, Any]
+PICTURE = ROOT / "docs" / "speed.png"  # of the last CPU in alphabetical order
 
 # operator, variant, shape, what it is compared with, and how the README words that
 LINES = [
@@ -82,15 +82,6 @@ def section(result: dict[str, Any]) -> str:
     return "\n".join([caption, "", *table, "", *filter(None, notes)]).rstrip()
 
 
-def find(rows: list[Row], op: str, variant: str, shape: Shape, dtype: str) -> Row:
-    """The row of one case, empty where it was not measured."""
-    key = (op, variant, shape.name, dtype)
-    for row in rows:
-        if (row["op"], row["variant"], row["shape"], row["dtype"]) == key:
-            return row
-    return {}
-
-
 def cell(row: Row, against: str, device: str) -> str:
     if against not in row.get("against", {}):
         return "-"
@@ -136,14 +127,18 @@ def main(arguments: list[str]) -> int:
         "--check", action="store_true", help="change nothing, tell if it is current"
     )
     options = parser.parse_args(arguments)
+    results = load(RESULTS)
     before = README.read_text()
-    after = replace(before, generate(load(RESULTS)))
+    after = replace(before, generate(results))
     if options.check:
         if before != after:
             print("README.md: its table differs from benchmarks/results; run", file=sys.stderr)
             print("python -m benchmarks.readme", file=sys.stderr)
         return int(before != after)
     README.write_text(after)
+    for result in results:
+        if result["machine"]["device"] == "cpu":
+            plot.draw(result).save(PICTURE, optimize=True)
     return 0
 
 

@@ -3,7 +3,7 @@
 Measures in turns, verifies each result before its ratio counts, and writes a complete run to
 ``benchmarks/results/<cpu>.json``; ``python -m benchmarks.readme`` makes the README's table of it.
 A partial run (``--only``, ``--shape``, ``--dtype``, ``--quick``) is printed, and written only to
-``--output``. Exit status 1 if a result was refused.
+``--output``; so is a run with a refused result, whose exit status is 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from zoprune_kernels import backend
 
 from . import memory, table
 from .cases import Case, Group, groups
-from .shapes import DIRECTIONS, DTYPES, SHAPES, Shape
+from .shapes import DIRECTIONS, DTYPES, LLAVA, MANY_TOKENS, SHAPES, Shape
 from .targets import targets
 from .timing import Times, in_turns
 
@@ -97,8 +97,8 @@ def _outcome(case: Case, times: dict[str, Times]) -> Row:
 
 def measure_memory(dtype: str, ops: set[str], progress: Progress) -> list[Row]:
     """Peak extra memory at LLaVA-1.5's shape, and of a selection among 100,000 tokens."""
-    wanted = [(case, "LLaVA-1.5") for case in MEMORY_CASES[dtype]]
-    wanted.append(("select", memory.MANY.name))
+    wanted = [(case, LLAVA.name) for case in MEMORY_CASES[dtype]]
+    wanted.append(("select", MANY_TOKENS.name))
     rows = []
     for case, shape in wanted:
         op = memory.CASES[case][0]
@@ -189,15 +189,16 @@ def main(arguments: list[str]) -> int:
     report["machine"]["command"] = shlex.join(["python", "-m", "benchmarks.report", *arguments])
     print(table.render(report))
 
+    refused = any("refused" in row for row in report["rows"] + report["memory"])
     partial = options.only or options.shape or options.dtype or options.quick
     output = options.output
-    if output is None and not partial:
+    if output is None and not partial and not refused:
         output = RESULTS / file_name(report["machine"]["name"])
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(report, indent=1) + "\n")
         print(f"\nwritten to {output}")
-    return 1 if any("refused" in row for row in report["rows"] + report["memory"]) else 0
+    return int(refused)
 
 
 if __name__ == "__main__":

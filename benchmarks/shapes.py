@@ -32,6 +32,8 @@ class Shape:
 LLAVA = Shape("LLaVA-1.5", 576, 1024, 4096, 4096, (64, 128, 192))
 LLAVA_NEXT = Shape("LLaVA-NeXT", 2880, 1024, 4096, 4096, (160, 320, 640))
 QWEN = Shape("Qwen2.5-VL", 1024, 5120, 5120, 3584, (128,))
+# For the memory of a selection alone
+MANY_TOKENS = Shape("100,000 x 1024", 100_000, 1, 1, 1024, (1000,))
 TINY = Shape("tiny", 63, 48, 80, 72, (7, 16))
 
 SHAPES = (LLAVA, LLAVA_NEXT, QWEN)
