@@ -15,13 +15,14 @@ import zoprune_kernels as zk
 from zoprune_kernels import philox
 
 from . import baselines, verify
-from .shapes import DIRECTIONS, DTYPES, LLAVA, LLAVA_NEXT, STEP, Inputs, Shape, make_inputs
+from .shapes import DIRECTIONS, DTYPES, LLAVA_NEXT, QWEN, STEP, Inputs, Shape, make_inputs
 from .verify import Check
 
 # Directions measured where all 64 would take minutes. Time is linear in their number: the
 # paper-literal times of whole pipelines are scaled up to 64, and the operator's own m = 64 rows
 # compare the same few directions on both sides.
 FEW_DIRECTIONS = 4
+LARGE = (LLAVA_NEXT, QWEN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +64,8 @@ def groups(shape: Shape, dtype: str, *, quick: bool = False) -> Iterator[Group]:
     inputs = make_inputs(shape, DTYPES[dtype])
     if shape is not LLAVA_NEXT:  # its projector is LLaVA-1.5's
         yield setup_group(inputs, dtype)
-    yield scoring_group(
-        inputs, dtype, FEW_DIRECTIONS if quick or shape is not LLAVA else DIRECTIONS
-    )
+    few = quick or shape in LARGE
+    yield scoring_group(inputs, dtype, FEW_DIRECTIONS if few else DIRECTIONS)
     yield selection_group(inputs, dtype)
 
 
@@ -156,27 +156,11 @@ def scoring_group(inputs: Inputs, dtype: str, measured: int) -> Group:
             measured,
         ),
         Case(
-            "sensitivity",
-            "m = 64, h = 0",
-            partial(zk.sensitivity, x, w1, b1, w2, u, step=0.0),
-            partial(sampled_scores, step=0.0),
-            {"paper": [("paper", 1.0)], "GEMM": [("GEMM", sampled)]},
-            measured,
-        ),
-        Case(
             "score_and_select",
             f"closed form, k = {k}",
             partial(zk.score_and_select, x, *layers, k, metric=metric),
             partial(pruned, closed_scores),
             {"paper": [all_directions, *rest]},
-            measured,
-        ),
-        Case(
-            "score_and_select",
-            f"m = 64, k = {k}",
-            partial(zk.score_and_select, x, *layers, k, directions=u, step=STEP),
-            partial(pruned, sampled_scores),
-            {"paper": [("paper", 1.0), *rest]},
             measured,
         ),
         Case(
@@ -188,6 +172,25 @@ def scoring_group(inputs: Inputs, dtype: str, measured: int) -> Group:
             measured,
         ),
     ]
+    if shape not in LARGE:
+        cases += [
+            Case(
+                "sensitivity",
+                "m = 64, h = 0",
+                partial(zk.sensitivity, x, w1, b1, w2, u, step=0.0),
+                partial(sampled_scores, step=0.0),
+                {"paper": [("paper", 1.0)], "GEMM": [("GEMM", sampled)]},
+                measured,
+            ),
+            Case(
+                "score_and_select",
+                f"m = 64, k = {k}",
+                partial(zk.score_and_select, x, *layers, k, directions=u, step=STEP),
+                partial(pruned, sampled_scores),
+                {"paper": [("paper", 1.0), *rest]},
+                measured,
+            ),
+        ]
     one = {"paper": partial(baselines.paper_sensitivity, x, *layers, u[:1], STEP)}
     return Group(shape, dtype, plain, cases, partial(call_all, plain | one))
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from zoprune_kernels import reference
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DIRECTIONS = 64
@@ -54,6 +57,12 @@ class Inputs:
     @property
     def layers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.w1, self.b1, self.w2, self.b2
+
+    @cached_property
+    def exact_outputs(self) -> Tensor:
+        """The projector's outputs [N, D] in fp64."""
+        w1, b1, w2, b2 = (layer.double() for layer in self.layers)
+        return reference.project(self.x.double(), w1, b1, w2, b2, "gelu")
 
 
 def make_inputs(shape: Shape, dtype: torch.dtype, directions: int = DIRECTIONS) -> Inputs:

@@ -6,8 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import ImageColor
 
-from benchmarks import baselines, cases, memory, readme, report, table, targets, timing, verify
+from benchmarks import (
+    baselines,
+    cases,
+    memory,
+    plot,
+    readme,
+    report,
+    table,
+    targets,
+    timing,
+    verify,
+)
 from benchmarks.shapes import DTYPES, STEP, TINY, make_inputs
 from zoprune_kernels import reference
 
@@ -128,6 +140,20 @@ def test_readme_table_shows_what_was_measured(measured):
     text = readme.generate([content])
     assert "| `select`, k = 64 | LLaVA-1.5 | the authors' loop | 12.3x |" in text
     assert "GPU: not measured yet." in text
+
+
+def test_chart_has_a_bar_for_every_ratio():
+    lines = [line for group in plot.CHART.values() for line in group]
+    rows = [
+        {"op": line.op, "variant": line.variant, "shape": line.shape.name, "dtype": dtype}
+        | {"against": {line.against: {"ratio": 40.0}}}
+        for line in lines
+        for dtype in DTYPES
+    ]
+    about = {"name": "cpu", "threads": 2, "torch": "2.13", "date": "2026-01-01"}
+    picture = plot.draw({"machine": about, "rows": rows}).convert("RGB")
+    colours = {colour for _, colour in picture.getcolors(1 << 16)}
+    assert {ImageColor.getrgb(colour) for colour in plot.COLOURS.values()} <= colours
 
 
 def test_readme_is_replaced_between_its_markers_only():
