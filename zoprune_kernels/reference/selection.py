@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import philox
-
-# Candidates are ranked by class first, then by gain, then by lowest index.
-_MUST_KEEP, _FREE, _BLOCKED, _NAN, _INVALID, _PICKED = 5, 4, 3, 2, 1, 0
+from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best
 
 
 def select(
@@ -26,24 +24,14 @@ def select(
     seed: int = 0,
 ) -> Tensor:
     """Plain greedy selection, one image at a time; scores [N] or [B, N], result [..., k]."""
-    if scores.dim() == 2:
-        images = [
-            select(
-                scores[b],
-                None if keys is None else keys[b],
-                k,
-                None if must_keep is None else must_keep[b],
-                None if valid is None else valid[b],
-                method=method,
-                max_similarity=max_similarity,
-                sort=sort,
-                seed=seed,
-            )
-            for b in range(scores.shape[0])
-        ]
-        return torch.stack(images)
-    picks = _greedy(scores, keys, k, must_keep, valid, method, max_similarity, seed)
-    return picks.sort().values if sort else picks
+
+    def select_image(
+        scores: Tensor, keys: Tensor | None, must_keep: Tensor | None, valid: Tensor | None
+    ) -> Tensor:
+        picks = _greedy(scores, keys, k, must_keep, valid, method, max_similarity, seed)
+        return picks.sort().values if sort else picks
+
+    return by_image(select_image, scores, keys, must_keep, valid)
 
 
 def _greedy(
@@ -66,22 +54,17 @@ def _greedy(
     z = None if keys is None else unit_keys(keys)
     # The largest cosine to the selected tokens; nothing is selected yet.
     similarity = torch.full_like(weight, -math.inf)
-    classes = torch.full((tokens,), _FREE, device=scores.device)
-    classes = classes.masked_fill(scores.isnan(), _NAN)
-    if must_keep is not None:
-        classes = classes.masked_fill(must_keep, _MUST_KEEP)
-    if valid is not None:
-        classes = classes.masked_fill(~valid, _INVALID)
+    classes = candidate_classes(scores, must_keep, valid)
 
     picks = torch.empty(k, dtype=torch.int64, device=scores.device)
     for step in range(k):
         if max_similarity < 1:
-            too_close = (similarity > max_similarity) & (classes == _FREE)
-            classes = classes.masked_fill(too_close, _BLOCKED)
+            too_close = (similarity > max_similarity) & (classes == FREE)
+            classes = classes.masked_fill(too_close, BLOCKED)
         gain = weight if step == 0 else _gain(weight, similarity, method)
-        pick = _first_best(classes, gain)
+        pick = first_best(classes, gain)
         picks[step] = pick
-        classes = classes.index_fill(0, pick, _PICKED)
+        classes = classes.index_fill(0, pick, PICKED)
         if z is not None:
             cosine = (z @ z[pick]).clamp(-1, 1).to(similarity.dtype)
             similarity = torch.maximum(similarity, cosine)
@@ -94,15 +77,6 @@ def _gain(weight: Tensor, similarity: Tensor, method: str) -> Tensor:
     if method == "maxmin":
         return 1 - similarity
     return weight  # topk, random
-
-
-def _first_best(classes: Tensor, gain: Tensor) -> Tensor:
-    """The lowest index of the highest gain within the best class; no host synchronisation."""
-    best_class = classes.max()
-    ranked = torch.where((best_class == _FREE) | (best_class == _BLOCKED), gain, 0.0)
-    ranked = torch.where(classes == best_class, ranked, -math.inf)
-    index = torch.arange(gain.shape[0], device=gain.device)
-    return torch.where(ranked == ranked.max(), index, gain.shape[0]).min()
 
 
 def normalised_scores(scores: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -1,0 +1,40 @@
+"""What all greedy selections have in common: candidate classes, their order, images one by one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# Candidates are ranked by class first, then by gain, then by lowest index.
+MUST_KEEP, FREE, BLOCKED, NAN, INVALID, PICKED = 5, 4, 3, 2, 1, 0
+
+
+def candidate_classes(scores: Tensor, must_keep: Tensor | None, valid: Tensor | None) -> Tensor:
+    """The class of each token [N] before any is picked."""
+    classes = torch.full(scores.shape, FREE, device=scores.device)
+    classes = classes.masked_fill(scores.isnan(), NAN)
+    if must_keep is not None:
+        classes = classes.masked_fill(must_keep, MUST_KEEP)
+    if valid is not None:
+        classes = classes.masked_fill(~valid, INVALID)
+    return classes
+
+
+def first_best(classes: Tensor, gain: Tensor) -> Tensor:
+    """The lowest index of the highest gain within the best class; no host synchronisation."""
+    best_class = classes.max()
+    ranked = torch.where((best_class == FREE) | (best_class == BLOCKED), gain, 0.0)
+    ranked = torch.where(classes == best_class, ranked, -math.inf)
+    index = torch.arange(gain.shape[0], device=gain.device)
+    return torch.where((classes == best_class) & (ranked == ranked.max()), index, len(gain)).min()
+
+
+def by_image(select: Callable[..., Tensor], scores: Tensor, *others: Tensor | None) -> Tensor:
+    """``select`` of one image [N], or of each image of a batch [B, N]."""
+    if scores.dim() == 1:
+        return select(scores, *others)
+    rows = [[None if t is None else t[b] for t in others] for b in range(scores.shape[0])]
+    return torch.stack([select(image, *row) for image, row in zip(scores, rows, strict=True)])
