@@ -1,0 +1,5 @@
+"""``python -m zoprune``."""
+
+from .cli import main
+
+raise SystemExit(main())

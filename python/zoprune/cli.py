@@ -1,0 +1,51 @@
+"""The ``zoprune`` command. A subcommand is a module listed in ``COMMANDS`` that has:
+
+- ``SUMMARY``: one line for ``zoprune --help``; its docstring is the text of its own ``--help``;
+- ``add_arguments(parser)``;
+- ``run(args) -> int``: the exit status; raises ``UsageError`` for input that cannot work.
+
+The modules import torch and the optional packages inside ``run``, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+import zoprune.demo
+
+from .errors import UsageError
+
+COMMANDS: dict[str, ModuleType] = {"demo": zoprune.demo}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``zoprune`` with these arguments; 0 is success, 2 bad input, 130 an interruption."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except UsageError as error:
+        print(f"zoprune {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nzoprune {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zoprune", description="Keep the visual tokens that matter, drop the rest."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,271 @@
+"""Prune a photograph's visual tokens and draw what was kept.
+
+Cuts the photo into 576 patches (336 x 336 pixels, LLaVA-1.5's geometry), keeps the most useful
+ones three ways, prints how long each took and how far they agree, and writes one picture: the
+photo, the sensitivity map and the patches that each way keeps.
+
+  paper-literal   ZOO-Prune (arXiv 2509.24837) as written, in plain PyTorch
+  rewritten       the same score, differenced before the projector's second layer
+  closed form     the root mean square over all directions, with no sampling
+
+No pretrained weights are involved: a fixed descriptor of the pixels stands in for the vision
+tower, and random weights of LLaVA-1.5's shape (1024 -> 4096 -> 4096) for the projector.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import photo as photos
+from .errors import UsageError, require
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from .comparison import Outcome
+
+SUMMARY = "prune a photograph's visual tokens and draw what was kept"
+LITERAL = "paper-literal"
+PATCH_PIXELS = 25  # of the picture
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``zoprune demo``."""
+    parser.add_argument(
+        "photo", nargs="?", help=f"an image file (default: scikit-image's '{photos.DEFAULT}')"
+    )
+    parser.add_argument(
+        "--keep", type=int, default=64, metavar="K", help="tokens to keep of 576 (default: 64)"
+    )
+    parser.add_argument(
+        "--out", default="kept.png", metavar="PNG", help="the picture (default: kept.png)"
+    )
+    parser.add_argument(
+        "--method",
+        default="sads",
+        choices=("sads", "maxmin", "topk", "random"),
+        help="how tokens are chosen from their scores (default: sads, the paper's)",
+    )
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="of tokens and projector; in bfloat16 the paper-literal form cancels "
+        "(default: float32)",
+    )
+    parser.add_argument(
+        "--directions",
+        type=int,
+        default=64,
+        metavar="M",
+        help="random directions per token, m (default: 64, the paper's)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the projector and the directions (default: 0)"
+    )
+    parser.add_argument(
+        "--no-literal", action="store_true", help="skip the paper-literal form, which is slow"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the comparison and write the picture; returns 0."""
+    _check(args)
+    photo = photos.load_photo(args.photo)
+    for package in ("numpy", "torch"):
+        require(package, package, "the demo")
+
+    name = Path(args.photo).name if args.photo else f"{photos.DEFAULT} (scikit-image)"
+    print(f"Keeping {args.keep} of 576 visual tokens of {name}")
+    print("No pretrained weights: a descriptor of the pixels and a projector with random weights")
+    print("of LLaVA-1.5's shape (1024 -> 4096 -> 4096) stand in for a model's.\n", flush=True)
+    outcomes, truth = _outcomes(args, photo)
+    setting = _setting(args)
+    print(f"\n{_table(outcomes, truth)}\n\n{setting}", flush=True)
+
+    picture = _picture(photo, outcomes, truth, args.keep, setting)
+    try:
+        picture.save(args.out, optimize=True)
+    except OSError as error:
+        raise UsageError(f"--out: cannot write '{args.out}': {error}") from error
+    print(f"Wrote {args.out} ({picture.width} x {picture.height} pixels)")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """All that can be known before the work starts."""
+    for argument, value, least, most in (
+        ("--keep", args.keep, 1, 576),
+        ("--directions", args.directions, 1, 65536),
+        ("--seed", args.seed, 0, 2**63 - 1),
+    ):
+        if not least <= value <= most:
+            raise UsageError(f"{argument}: expected a number from {least} to {most}, got {value}")
+    out = Path(args.out)
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out: expected a file name ending in .png, got '{out}'")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out: expected an existing folder, got '{out.parent}'")
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise UsageError(f"--out: expected a file that can be written, got '{out}'")
+
+
+def _outcomes(args: argparse.Namespace, photo: Image) -> tuple[list[Outcome], Outcome]:
+    """Each method's result, slowest first, and the one that all are compared with.
+
+    That is the paper-literal one in float32; where it is not there, the rewritten one in float32,
+    which is the same function. In bfloat16 the paper-literal form is no truth: it cancels.
+    """
+    import torch
+
+    import zoprune_kernels as kernels
+
+    from . import standins
+    from .comparison import paper_literal, stopwatch, timed
+
+    m, options = args.directions, {"method": args.method, "seed": args.seed}
+    dtype = getattr(torch, args.dtype)
+    x = standins.describe(photo).to(dtype)
+    projector = standins.random_projector(args.seed, dtype)
+    directions = kernels.directions(m, standins.DIM, seed=args.seed, dtype=dtype)
+
+    step = Progress("folding the metric", 1)
+    metric, seconds = stopwatch(lambda: kernels.fold_metric(projector.w1, projector.w2))
+    step.finish(f"{_duration(seconds)}, once per model")
+
+    step = Progress("closed form", 1)
+    closed = timed(
+        "closed form",
+        lambda: kernels.score_and_select(x, *projector, args.keep, metric=metric, **options),
+        repeats=5,
+    )
+    step.finish(_duration(closed.seconds))
+
+    step = Progress(f"rewritten, m = {m}", 1)
+    rewritten = timed(
+        f"rewritten, m = {m}",
+        lambda: kernels.score_and_select(
+            x, *projector, args.keep, directions=directions, **options
+        ),
+    )
+    step.finish(_duration(rewritten.seconds))
+    outcomes, truth = [rewritten, closed], rewritten
+
+    if args.dtype != "float32":
+        step = Progress("rewritten, float32", 1)
+        exact = standins.Projector(*(weight.float() for weight in projector))
+        truth = timed(
+            "rewritten in float32",
+            lambda: kernels.score_and_select(
+                x.float(), *exact, args.keep, directions=directions.float(), **options
+            ),
+        )
+        step.finish(f"{_duration(truth.seconds)}, to compare with")
+
+    if not args.no_literal:
+        step = Progress(f"{LITERAL}, m = {m}", m)
+        literal = timed(
+            LITERAL,
+            lambda: paper_literal(x, projector, directions, args.keep, progress=step, **options),
+        )
+        step.finish(_duration(literal.seconds))
+        outcomes = [literal, *outcomes]
+        if args.dtype == "float32":
+            truth = literal
+    return outcomes, truth
+
+
+def _table(outcomes: list[Outcome], truth: Outcome) -> str:
+    from .comparison import agreement
+
+    rows = [f"  {'':<18}{'time':>10}{'speed':>10}{'same tokens':>16}{'Spearman':>12}"]
+    for outcome in outcomes:
+        same, spearman = "-", "-"
+        if outcome is not truth:
+            agree = agreement(outcome, truth)
+            same = f"{agree.same} of {len(outcome.indices)}"
+            spearman = f"{agree.spearman:.4f}"
+        ratio = _ratio(outcomes[0].seconds / outcome.seconds)
+        rows.append(
+            f"  {outcome.name:<18}{_duration(outcome.seconds):>10}{ratio:>10}{same:>16}"
+            f"{spearman:>12}"
+        )
+    speed = "" if outcomes[0] is truth else f" (speed: with {outcomes[0].name})"
+    rows.append(f"\nCompared with {truth.name}{speed}.")
+    return "\n".join(rows)
+
+
+def _setting(args: argparse.Namespace) -> str:
+    import torch
+
+    from .comparison import STEP
+
+    return (
+        f"576 tokens, projector 1024 -> 4096 -> 4096 (GELU), m = {args.directions} directions, "
+        f"h = {STEP}, {args.dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+
+
+def _picture(
+    photo: Image, outcomes: list[Outcome], truth: Outcome, keep: int, setting: str
+) -> Image:
+    from . import pictures, standins
+
+    grid = (standins.GRID, standins.GRID)
+    side = standins.GRID * PATCH_PIXELS
+    slowest, closed = outcomes[0], outcomes[-1]
+    panels = [
+        pictures.Panel("Photo", "24 by 24 patches, one token each", photo.resize((side, side))),
+        pictures.Panel(
+            "Sensitivity",
+            "of each token, closed form",
+            pictures.sensitivity_map(photo, closed.scores.tolist(), grid, PATCH_PIXELS),
+            pictures.color_bar(220),
+        ),
+    ]
+    if slowest.name == LITERAL:
+        bars = [
+            pictures.Bar(
+                outcome.name,
+                outcome.seconds,
+                _duration(outcome.seconds),
+                ""
+                if outcome is slowest
+                else f"{_ratio(slowest.seconds / outcome.seconds)} the speed",
+            )
+            for outcome in outcomes
+        ]
+        chart = pictures.bar_chart(bars, side)
+        panels.append(pictures.Panel("Time", "to score and select", chart))
+    for outcome in outcomes:
+        kept = outcome.indices.tolist()
+        others = sorted(set(kept) - set(truth.indices.tolist()))
+        caption = _duration(outcome.seconds)
+        if outcome is not truth:
+            caption += f", {keep - len(others)} of {keep} the same"
+        if others:
+            caption += " (others framed)"
+        image = pictures.kept_patches(photo, kept, grid, PATCH_PIXELS, marked=others)
+        panels.append(pictures.Panel(outcome.name.capitalize(), caption, image))
+    sheet = pictures.sheet(
+        f"{keep} of 576 visual tokens",
+        "ZOO-Prune keeps the tokens that the projector is most sensitive to "
+        "and that differ most from each other.",
+        panels,
+        f"Compared with {truth.name}. {setting}. No pretrained weights: a pixel descriptor and a "
+        "random projector stand in.",
+        columns=len(outcomes),
+    )
+    return pictures.with_palette(sheet)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.1f}x"

@@ -1,0 +1,186 @@
+"""Pictures of pruned images, drawn with Pillow: kept patches, sensitivity maps, sheets of panels.
+
+A grid is (rows, columns) of patches. Patches of a picture are squares of whole pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Grid = tuple[int, int]
+
+PAPER, INK, MUTED, ACCENT = "#fbfaf7", "#1c1b19", "#75716a", "#1668dc"
+# viridis at 0, 0.1, ... 1: perceptually uniform, and readable without color vision.
+_VIRIDIS = "440154 482576 414487 35608d 2a788e 21908c 22a884 43bf71 7ad151 bbdf27 fde725".split()
+_MARGIN, _GUTTER = 90, 45  # pixels
+
+
+@dataclass
+class Bar:
+    """One bar of a chart: its value, written large as ``figure``, and a remark beside that."""
+
+    name: str
+    value: float
+    figure: str
+    note: str
+
+
+@dataclass
+class Panel:
+    """One picture of a sheet; above it a title, a line of text and, to their right, a legend."""
+
+    title: str
+    caption: str
+    image: Image.Image
+    legend: Image.Image | None = None
+
+
+def kept_patches(
+    photo: Image.Image,
+    kept: Sequence[int],
+    grid: Grid,
+    patch: int,
+    marked: Sequence[int] = (),
+) -> Image.Image:
+    """The photo with the dropped patches faded to grey; ``marked`` ones get a frame.
+
+    kept and marked hold row-major patch positions; the result has grid x ``patch`` pixels.
+    """
+    mask = np.zeros(grid, dtype=bool)
+    mask.flat[list(kept)] = True
+    image = _fit(photo, grid, patch)
+    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None]
+    faded = np.array(_rgb(PAPER)) - (255 - grey) * 0.22
+    pixels = np.where(_enlarge(mask, patch)[..., None], np.asarray(image), faded)
+    result = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(result)
+    for position in marked:
+        row, column = divmod(position, grid[1])
+        left, top = column * patch, row * patch
+        draw.rectangle((left, top, left + patch - 1, top + patch - 1), outline=ACCENT, width=3)
+    return result
+
+
+def sensitivity_map(
+    photo: Image.Image, scores: Sequence[float], grid: Grid, patch: int
+) -> Image.Image:
+    """The scores, lowest dark blue and highest yellow, over the photo's light and shade.
+
+    scores [rows * columns] in row-major order; the result has grid x ``patch`` pixels.
+    """
+    values = np.asarray(scores, dtype=np.float64).reshape(grid)
+    span = values.max() - values.min()
+    colors = colormap((values - values.min()) / (span if span > 0 else 1))
+    grey = np.asarray(_fit(photo, grid, patch).convert("L"), dtype=np.float32)[..., None] / 255
+    pixels = _enlarge(colors, patch) * (0.55 + 0.45 * grey)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def colormap(values: np.ndarray) -> np.ndarray:
+    """viridis: values in [0, 1], any shape [...] -> float64 colors [..., 3] in [0, 255]."""
+    anchors = np.array([_rgb(color) for color in _VIRIDIS], dtype=np.float64)
+    positions = np.linspace(0, 1, len(anchors))
+    return np.stack([np.interp(values, positions, channel) for channel in anchors.T], axis=-1)
+
+
+def color_bar(width: int) -> Image.Image:
+    """The color map's legend, from "low" to "high", as high as a panel's caption."""
+    font, height, top = _font(26), 32, 5
+    image = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(image)
+    draw.text((0, 0), "low", MUTED, font)
+    draw.text((width, 0), "high", MUTED, font, anchor="ra")
+    start, end = round(font.getlength("low")) + 12, width - round(font.getlength("high")) - 12
+    bar = colormap(np.linspace(0, 1, end - start))[None].repeat(height - 2 * top, axis=0)
+    image.paste(Image.fromarray(bar.astype(np.uint8)), (start, top))
+    return image
+
+
+def bar_chart(bars: Sequence[Bar], side: int) -> Image.Image:
+    """Horizontal bars on one linear scale from 0, the first one grey, in a square."""
+    image = Image.new("RGB", (side, side), PAPER)
+    draw = ImageDraw.Draw(image)
+    largest = max(bar.value for bar in bars)
+    for i, bar in enumerate(bars):
+        top = i * side // len(bars)
+        length = max(round(side * bar.value / largest), 3)
+        draw.text((0, top), bar.name, INK, _font(28))
+        draw.rectangle((0, top + 44, length - 1, top + 83), fill=ACCENT if i else MUTED)
+        draw.text((-2, top + 94), bar.figure, INK, _font(50))
+        left = _font(50).getlength(bar.figure) + 18
+        draw.text((left, top + 115), bar.note, MUTED, _font(28))
+    return image
+
+
+def sheet(
+    title: str, subtitle: str, panels: Sequence[Panel], footer: str, columns: int
+) -> Image.Image:
+    """Panels of one size, ``columns`` to a row, under a title and above a footer."""
+    panel_width, panel_height = panels[0].image.size
+    width = 2 * _MARGIN + columns * panel_width + (columns - 1) * _GUTTER
+    small, large, inner = _font(24), _font(34), width - 2 * _MARGIN
+    lines, introduction = wrap(footer, small, inner), wrap(subtitle, large, inner)
+    label, line_height = 100, 36  # above each panel, of the footer
+    head = 150 + 50 * len(introduction)
+    pitch = label + panel_height + _GUTTER
+    foot_top = _MARGIN + head + -(-len(panels) // columns) * pitch + 10
+    image = Image.new("RGB", (width, foot_top + line_height * len(lines) + _MARGIN - 10), PAPER)
+    draw = ImageDraw.Draw(image)
+    draw.text((_MARGIN - 4, _MARGIN - 20), title, INK, _font(80))
+    for i, line in enumerate(introduction):
+        draw.text((_MARGIN, _MARGIN + 90 + 50 * i), line, MUTED, large)
+    for i, panel in enumerate(panels):
+        left = _MARGIN + i % columns * (panel_width + _GUTTER)
+        top = _MARGIN + head + i // columns * pitch
+        draw.text((left, top), panel.title, INK, _font(36))
+        draw.text((left, top + 48), panel.caption, MUTED, _font(26))
+        image.paste(panel.image, (left, top + label))
+        if panel.legend is not None:
+            right = left + panel_width - panel.legend.width
+            image.paste(panel.legend, (right, top + 48))
+    for i, line in enumerate(lines):
+        draw.text((_MARGIN, foot_top + line_height * i), line, MUTED, small)
+    return image
+
+
+def with_palette(image: Image.Image) -> Image.Image:
+    """The picture in 256 colors of its own: a third of the bytes in a PNG file."""
+    sample = image.resize((image.width // 3, image.height // 3), Image.Resampling.NEAREST)
+    palette = sample.quantize(256, kmeans=1)  # k-means over all pixels would take 20 s
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
+def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Lines of words that are at most ``width`` pixels long."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _fit(photo: Image.Image, grid: Grid, patch: int) -> Image.Image:
+    size = (grid[1] * patch, grid[0] * patch)
+    return photo.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+
+
+def _enlarge(values: np.ndarray, patch: int) -> np.ndarray:
+    return values.repeat(patch, axis=0).repeat(patch, axis=1)
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(color.lstrip("#"))
+    return red, green, blue
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return font
