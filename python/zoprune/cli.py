@@ -4,7 +4,7 @@
 - ``add_arguments(parser)``;
 - ``run(args) -> int``: the exit status; raises ``UsageError`` for input that cannot work.
 
-The modules import torch and the optional packages inside ``run``, so that ``--help`` is instant.
+The modules import what is slow or optional inside ``run``, so that ``--help`` always works.
 """
 
 from __future__ import annotations
