@@ -133,11 +133,11 @@ def _outcomes(args: argparse.Namespace, photo: Image) -> tuple[list[Outcome], Ou
     projector = standins.random_projector(args.seed, dtype)
     directions = kernels.directions(m, standins.DIM, seed=args.seed, dtype=dtype)
 
-    step = Progress("folding the metric", 1)
+    step = Progress("folding the metric")
     metric, seconds = stopwatch(lambda: kernels.fold_metric(projector.w1, projector.w2))
     step.finish(f"{_duration(seconds)}, once per model")
 
-    step = Progress("closed form", 1)
+    step = Progress("closed form")
     closed = timed(
         "closed form",
         lambda: kernels.score_and_select(x, *projector, args.keep, metric=metric, **options),
@@ -145,7 +145,7 @@ def _outcomes(args: argparse.Namespace, photo: Image) -> tuple[list[Outcome], Ou
     )
     step.finish(_duration(closed.seconds))
 
-    step = Progress(f"rewritten, m = {m}", 1)
+    step = Progress(f"rewritten, m = {m}")
     rewritten = timed(
         f"rewritten, m = {m}",
         lambda: kernels.score_and_select(
@@ -156,7 +156,7 @@ def _outcomes(args: argparse.Namespace, photo: Image) -> tuple[list[Outcome], Ou
     outcomes, truth = [rewritten, closed], rewritten
 
     if args.dtype != "float32":
-        step = Progress("rewritten, float32", 1)
+        step = Progress("rewritten, float32")
         exact = standins.Projector(*(weight.float() for weight in projector))
         truth = timed(
             "rewritten in float32",

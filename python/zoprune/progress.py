@@ -13,7 +13,7 @@ _CLEAR = "\r\033[K"  # back to the start of the line, then erase it
 class Progress:
     """Call it with the number of steps done; ``finish`` replaces the bar by a result."""
 
-    def __init__(self, label: str, total: int, stream: TextIO | None = None) -> None:
+    def __init__(self, label: str, total: int = 1, stream: TextIO | None = None) -> None:
         self.label = label
         self.total = total
         self.stream = sys.stderr if stream is None else stream
@@ -24,10 +24,9 @@ class Progress:
     def __call__(self, done: int) -> None:
         """Report ``done`` of ``total`` steps."""
         if self.live:
-            bar = ("#" * (done * _WIDTH // self.total)).ljust(_WIDTH, ".")
-            self._write(f"{_CLEAR}{self._name()}[{bar}] {done}/{self.total}{self._left(done)}")
+            self._write(f"{_CLEAR}{self._name()}{self._bar(done) if self.total > 1 else '...'}")
         elif 0 < done < self.total and done * 4 // self.total > (done - 1) * 4 // self.total:
-            self._write(f"{self._name()}{done}/{self.total}{self._left(done)}\n")
+            self._write(f"{self._name()}{self._count(done)}\n")
 
     def finish(self, result: str) -> None:
         """End the line with what came out."""
@@ -36,11 +35,15 @@ class Progress:
     def _name(self) -> str:
         return f"  {self.label:<24}"
 
-    def _left(self, done: int) -> str:
+    def _bar(self, done: int) -> str:
+        filled = "#" * (done * _WIDTH // self.total)
+        return f"[{filled.ljust(_WIDTH, '.')}] {self._count(done)}"
+
+    def _count(self, done: int) -> str:
         if not done:
-            return ""
-        elapsed = time.perf_counter() - self.start
-        return f", about {elapsed / done * (self.total - done):.0f} s left"
+            return f"0/{self.total}"
+        seconds = (time.perf_counter() - self.start) / done * (self.total - done)
+        return f"{done}/{self.total}, about {seconds:.0f} s left"
 
     def _write(self, text: str) -> None:
         self.stream.write(text)
