@@ -61,6 +61,7 @@ def operator_calls(dtype: torch.dtype) -> dict[str, tuple[tuple, dict]]:
     cu_keep = torch.tensor([0, 8, 13], dtype=torch.int32)
     packing = (cu_tokens, cu_keep, 13)
     valid = torch.arange(63).expand(2, 63) < 60
+    grid = torch.cartesian_prod(torch.arange(7.0), torch.arange(9.0)).expand(2, 63, 2)
     return {
         "directions": ((7, 33), {"distribution": "orthogonal", "seed": 5, "dtype": dtype}),
         "sensitivity": ((p.x, p.w1, p.b1, p.w2, directions), {"step": 0.0}),
@@ -68,6 +69,15 @@ def operator_calls(dtype: torch.dtype) -> dict[str, tuple[tuple, dict]]:
         "expected_sensitivity": ((*p.first_layer, metric), {"activation": "silu"}),
         "select": ((scores, p.x, 8), {"valid": valid, "max_similarity": 0.5}),
         "select_varlen": ((scores.flatten(), packed[0], *packing), {"method": "maxmin"}),
+        "select_dpp": ((scores, p.x, 8), {"valid": valid}),
+        "select_dpp_varlen": ((scores.flatten(), packed[0], *packing), {"sort": False}),
+        "select_suppress": ((scores, p.x, 8, grid), {"sigma_similarity": 0.5}),
+        "select_suppress_varlen": (
+            (scores.flatten(), packed[0], *packing),
+            {"rule": "hard", "threshold": 0.1},
+        ),
+        "select_coverage": ((scores, p.x, 8), {"weights": scores, "valid": valid}),
+        "select_coverage_varlen": ((scores.flatten(), packed[0], *packing), {"sort": False}),
         "score_and_select": ((*p.layers, 8), {"num_directions": 4, "seed": 2}),
         "score_and_select_varlen": ((*packed, *packing), {"metric": metric}),
         "project_and_select": ((*p.layers, 8), {"metric": metric, "must_keep": ~valid}),

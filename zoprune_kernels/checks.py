@@ -16,6 +16,7 @@ from torch import Tensor
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "identity")
 DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
 METHODS = ("sads", "maxmin", "topk", "random")
+RULES = ("soft", "exponential", "hard")
 Shape = list[int]
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -111,13 +112,13 @@ class Checker:
         if needs_keys(method, max_similarity) and not has_keys:
             self.fail("keys", f"a tensor (method '{method}' compares tokens)", "None")
 
-    def scores(self, scores: Tensor, *, packed: bool = False) -> None:
-        self.float_dtype("scores", scores)
-        self.device("scores", scores, scores, "scores")
+    def scores(self, scores: Tensor, *, packed: bool = False, name: str = "scores") -> None:
+        self.float_dtype(name, scores)
+        self.device(name, scores, scores, name)
         if packed and (scores.dim() != 1 or min(scores.shape) < 1):
-            self.fail("scores", "shape [T]", _shape(scores.shape))
+            self.fail(name, "shape [T]", _shape(scores.shape))
         if not packed and (scores.dim() not in (1, 2) or min(scores.shape) < 1):
-            self.fail("scores", "shape [N] or [B, N]", _shape(scores.shape))
+            self.fail(name, "shape [N] or [B, N]", _shape(scores.shape))
 
     def keys(self, keys: Tensor, lead: Sequence[Any], like: Tensor, name: str) -> None:
         self.shape("keys", keys, [*lead, "D"], f"one key for each token of {name}")
@@ -137,6 +138,41 @@ class Checker:
                 self.shape(argument, mask, lead, f"one flag for each token of {name}")
                 self.dtype(argument, mask, torch.bool)
                 self.device(argument, mask, like, name)
+
+    def weights(self, weights: Tensor | None, scores: Tensor) -> None:
+        if weights is not None:
+            self.shape("weights", weights, scores.shape, "one weight for each token of scores")
+            self.float_dtype("weights", weights)
+            self.device("weights", weights, scores, "scores")
+
+    def positions(self, positions: Tensor, lead: Sequence[Any], like: Tensor, name: str) -> None:
+        names = f"one position for each token of {name}"
+        if positions.dim() != len(lead) + 1 or positions.shape[-1] not in (2, 3):
+            expected = f"shape {_shape([*lead, '2 or 3'])} ({names})"
+            self.fail("positions", expected, _shape(positions.shape))
+        self.shape("positions", positions, [*lead, positions.shape[-1]], names)
+        self.float_dtype("positions", positions)
+        self.device("positions", positions, like, name)
+
+    def suppression(
+        self,
+        rule: str,
+        sigma_space: float,
+        sigma_similarity: float,
+        radius: float,
+        strength: float,
+        threshold: float,
+    ) -> None:
+        self.one_of("rule", rule, RULES)
+        for name, sigma in (("sigma_space", sigma_space), ("sigma_similarity", sigma_similarity)):
+            if not (math.isfinite(sigma) and sigma > 0):
+                self.fail(name, "a finite number > 0", _number(sigma))
+        if not radius > 0:
+            self.fail("radius", "a number > 0", _number(radius))
+        if not (math.isfinite(strength) and strength >= 0):
+            self.fail("strength", "a finite number >= 0", _number(strength))
+        if not -1 <= threshold <= 1:
+            self.fail("threshold", "a number in [-1, 1]", _number(threshold))
 
     def k(self, k: int, tokens: int) -> None:
         if not 1 <= k <= tokens:

@@ -22,6 +22,12 @@ _PRUNE_OPTIONS = """
 _SELECT_OPTIONS = """
     Tensor? must_keep=None, Tensor? valid=None, *,
     str method="sads", float max_similarity=1.0, bool sort=True"""
+_SUPPRESS_OPTIONS = """
+    Tensor? positions=None, Tensor? must_keep=None, Tensor? valid=None, *,
+    str rule="soft", float sigma_space=1.5, float sigma_similarity=0.05, float radius=5.0,
+    float strength=1.0, float threshold=0.9, bool sort=True"""
+_DPP_OPTIONS = "Tensor? must_keep=None, Tensor? valid=None, *, bool sort=True"
+_COVERAGE_OPTIONS = f"Tensor? weights=None, {_DPP_OPTIONS}"
 _PROJECTOR = "Tensor x, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2"
 _PACKING = "Tensor cu_tokens, Tensor cu_keep, int total_keep"
 
@@ -35,6 +41,14 @@ SCHEMAS = {
         str activation="gelu") -> Tensor""",
     "select": f"(Tensor scores, Tensor? keys, int k, {_SELECT_OPTIONS}) -> Tensor",
     "select_varlen": f"(Tensor scores, Tensor? keys, {_PACKING}, {_SELECT_OPTIONS}) -> Tensor",
+    "select_dpp": f"(Tensor quality, Tensor keys, int k, {_DPP_OPTIONS}) -> Tensor",
+    "select_dpp_varlen": f"(Tensor quality, Tensor keys, {_PACKING}, {_DPP_OPTIONS}) -> Tensor",
+    "select_suppress": f"(Tensor scores, Tensor? keys, int k, {_SUPPRESS_OPTIONS}) -> Tensor",
+    "select_suppress_varlen": f"""(Tensor scores, Tensor? keys, {_PACKING}, {_SUPPRESS_OPTIONS})
+        -> Tensor""",
+    "select_coverage": f"(Tensor scores, Tensor keys, int k, {_COVERAGE_OPTIONS}) -> Tensor",
+    "select_coverage_varlen": f"""(Tensor scores, Tensor keys, {_PACKING}, {_COVERAGE_OPTIONS})
+        -> Tensor""",
     "score_and_select": f"""({_PROJECTOR}, int k, {_PRUNE_OPTIONS})
         -> (Tensor indices, Tensor scores)""",
     "score_and_select_varlen": f"""({_PROJECTOR}, {_PACKING}, {_PRUNE_OPTIONS})
@@ -111,6 +125,80 @@ def _select_varlen(
     shape = contracts.select_varlen(
         scores, keys, cu_tokens, cu_keep, total_keep, must_keep, valid, method, max_similarity
     )
+    return scores.new_empty(shape, dtype=torch.int64)
+
+
+def _select_dpp(quality, keys, k, must_keep=None, valid=None, *, sort=True):
+    shape = contracts.select_dpp(quality, keys, k, must_keep, valid)
+    return quality.new_empty(shape, dtype=torch.int64)
+
+
+def _select_dpp_varlen(
+    quality, keys, cu_tokens, cu_keep, total_keep, must_keep=None, valid=None, *, sort=True
+):
+    packing = (cu_tokens, cu_keep, total_keep)
+    shape = contracts.select_dpp_varlen(quality, keys, *packing, must_keep, valid)
+    return quality.new_empty(shape, dtype=torch.int64)
+
+
+def _select_suppress(scores, keys, k, positions=None, must_keep=None, valid=None, **options):
+    shape = contracts.select_suppress(
+        scores, keys, k, positions, must_keep, valid, *_suppression(**options)
+    )
+    return scores.new_empty(shape, dtype=torch.int64)
+
+
+def _select_suppress_varlen(
+    scores,
+    keys,
+    cu_tokens,
+    cu_keep,
+    total_keep,
+    positions=None,
+    must_keep=None,
+    valid=None,
+    **options,
+):
+    packing = (cu_tokens, cu_keep, total_keep)
+    shape = contracts.select_suppress_varlen(
+        scores, keys, *packing, positions, must_keep, valid, *_suppression(**options)
+    )
+    return scores.new_empty(shape, dtype=torch.int64)
+
+
+def _suppression(
+    *,
+    rule="soft",
+    sigma_space=1.5,
+    sigma_similarity=0.05,
+    radius=5.0,
+    strength=1.0,
+    threshold=0.9,
+    sort=True,
+):
+    """The options of select_suppress that its contract checks, in its order."""
+    return rule, sigma_space, sigma_similarity, radius, strength, threshold
+
+
+def _select_coverage(scores, keys, k, weights=None, must_keep=None, valid=None, *, sort=True):
+    shape = contracts.select_coverage(scores, keys, k, weights, must_keep, valid)
+    return scores.new_empty(shape, dtype=torch.int64)
+
+
+def _select_coverage_varlen(
+    scores,
+    keys,
+    cu_tokens,
+    cu_keep,
+    total_keep,
+    weights=None,
+    must_keep=None,
+    valid=None,
+    *,
+    sort=True,
+):
+    packing = (cu_tokens, cu_keep, total_keep)
+    shape = contracts.select_coverage_varlen(scores, keys, *packing, weights, must_keep, valid)
     return scores.new_empty(shape, dtype=torch.int64)
 
 

@@ -4,6 +4,8 @@ Registered for all devices; native kernels take over where they exist. One image
 a matrix product's last bits depend on its shape and an image's result must not depend on its batch.
 """
 
+from .coverage import select_coverage, select_coverage_varlen
+from .dpp import select_dpp, select_dpp_varlen
 from .pruning import (
     project_and_select,
     project_and_select_varlen,
@@ -12,6 +14,7 @@ from .pruning import (
 )
 from .scoring import directions, expected_sensitivity, fold_metric, sensitivity
 from .selection import select, select_varlen
+from .suppress import select_suppress, select_suppress_varlen
 
 __all__ = [
     "directions",
@@ -22,6 +25,12 @@ __all__ = [
     "score_and_select",
     "score_and_select_varlen",
     "select",
+    "select_coverage",
+    "select_coverage_varlen",
+    "select_dpp",
+    "select_dpp_varlen",
+    "select_suppress",
+    "select_suppress_varlen",
     "select_varlen",
     "sensitivity",
 ]

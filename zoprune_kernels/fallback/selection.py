@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -130,19 +132,35 @@ def select_segments(
     seed: int,
 ) -> Tensor:
     """Positions [total_keep] in the packed array, image after image."""
-    picks = [
-        start
-        + reference.select(
-            scores[start:end],
-            None if keys is None else keys[start:end],
+
+    def select_image(
+        keep: int,
+        scores: Tensor,
+        keys: Tensor | None,
+        must_keep: Tensor | None,
+        valid: Tensor | None,
+    ) -> Tensor:
+        return reference.select(
+            scores,
+            keys,
             keep,
-            None if must_keep is None else must_keep[start:end],
-            None if valid is None else valid[start:end],
+            must_keep,
+            valid,
             method=method,
             max_similarity=max_similarity,
             sort=sort,
             seed=seed,
         )
+
+    return by_segment(images, select_image, scores, keys, must_keep, valid)
+
+
+def by_segment(
+    images: list[tuple[int, int, int]], select: Callable[..., Tensor], *packed: Tensor | None
+) -> Tensor:
+    """Positions [total_keep] in the packed array: ``select(keep, *tensors)`` of each image."""
+    picks = [
+        start + select(keep, *(None if t is None else t[start:end] for t in packed))
         for start, end, keep in images
         if keep
     ]

@@ -4,6 +4,8 @@ All functions run in float64 when their inputs are float64, else in float32. The
 registered fallback, so that each operator exists where no native kernel does.
 """
 
+from .coverage import select_coverage
+from .dpp import select_dpp
 from .scoring import (
     ACTIVATION,
     DERIVATIVE,
@@ -14,6 +16,7 @@ from .scoring import (
     sensitivity,
 )
 from .selection import finite_scores, normalised_scores, select, unit_keys
+from .suppress import select_suppress
 
 __all__ = [
     "ACTIVATION",
@@ -25,6 +28,9 @@ __all__ = [
     "paper_sensitivity",
     "project",
     "select",
+    "select_coverage",
+    "select_dpp",
+    "select_suppress",
     "sensitivity",
     "unit_keys",
 ]

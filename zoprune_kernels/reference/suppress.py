@@ -1,0 +1,65 @@
+"""Greedy selection that lowers the neighbours of what it picks, as docs/family.md defines it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best
+from .selection import finite_scores, unit_keys
+
+
+def select_suppress(
+    scores: Tensor,
+    keys: Tensor | None,
+    k: int,
+    positions: Tensor | None = None,
+    must_keep: Tensor | None = None,
+    valid: Tensor | None = None,
+    *,
+    rule: str = "soft",
+    sigma_space: float = 1.5,
+    sigma_similarity: float = 0.05,
+    radius: float = 5.0,
+    strength: float = 1.0,
+    threshold: float = 0.9,
+    sort: bool = True,
+) -> Tensor:
+    """Plain greedy selection, one image at a time; scores [N] or [B, N], result [..., k]."""
+
+    def select(
+        scores: Tensor,
+        keys: Tensor | None,
+        positions: Tensor | None,
+        must_keep: Tensor | None,
+        valid: Tensor | None,
+    ) -> Tensor:
+        score = finite_scores(scores)
+        classes = candidate_classes(scores, must_keep, valid)
+        z = None if keys is None else unit_keys(keys).to(score.dtype)
+        place = None if positions is None else positions.to(score.dtype)
+        picks = torch.empty(k, dtype=torch.int64, device=scores.device)
+        for step in range(k):
+            pick = first_best(classes, score)
+            picks[step] = pick
+            classes = classes.index_fill(0, pick, PICKED)
+            cosine = torch.ones_like(score) if z is None else (z @ z[pick]).clamp(-1, 1)
+            distance2 = torch.zeros_like(score)
+            if place is not None:
+                distance2 = (place - place[pick]).square().sum(-1)
+            near = distance2 <= radius**2  # False for a position that is NaN
+            if rule == "hard":
+                close = near if z is None else near & (cosine > threshold)
+                classes = classes.masked_fill(close & (classes == FREE), BLOCKED)
+                continue
+            closeness = torch.exp(-distance2 / (2 * sigma_space**2))
+            if rule == "soft":
+                closeness = closeness * torch.exp(-((1 - cosine) ** 2) / (2 * sigma_similarity**2))
+                lowered = score - closeness * score.abs()
+            else:
+                closeness = closeness * torch.exp(-(1 - cosine) / sigma_similarity)
+                lowered = score - strength * closeness
+            score = torch.where(near & (closeness > 0), lowered, score)
+        return picks.sort().values if sort else picks
+
+    return by_image(select, scores, keys, positions, must_keep, valid)
