@@ -62,6 +62,8 @@ def operator_calls(dtype: torch.dtype) -> dict[str, tuple[tuple, dict]]:
     packing = (cu_tokens, cu_keep, 13)
     valid = torch.arange(63).expand(2, 63) < 60
     grid = torch.cartesian_prod(torch.arange(7.0), torch.arange(9.0)).expand(2, 63, 2)
+    kept = torch.tensor([[1, 5, 40], [0, 7, 59]])
+    kept_packed = torch.cat([torch.arange(8), torch.arange(70, 75)])
     return {
         "directions": ((7, 33), {"distribution": "orthogonal", "seed": 5, "dtype": dtype}),
         "sensitivity": ((p.x, p.w1, p.b1, p.w2, directions), {"step": 0.0}),
@@ -81,5 +83,14 @@ def operator_calls(dtype: torch.dtype) -> dict[str, tuple[tuple, dict]]:
         "score_and_select": ((*p.layers, 8), {"num_directions": 4, "seed": 2}),
         "score_and_select_varlen": ((*packed, *packing), {"metric": metric}),
         "project_and_select": ((*p.layers, 8), {"metric": metric, "must_keep": ~valid}),
+        "merge": ((p.x, p.x, kept), {"weights": scores, "valid": valid}),
+        "merge_varlen": (
+            (packed[0], packed[0], kept_packed, cu_tokens, cu_keep),
+            {"rule": "residual"},
+        ),
+        "merge_bipartite": ((p.x, p.x, 20), {}),
+        "budget": ((scores[0], 200), {"rule": "softmax", "minimum": 1}),
+        "compact": (([p.x, valid, torch.arange(378).view(3, 2, 63)], kept, [1, 1, 2]), {}),
+        "frame_change": ((p.x.view(2, 7, 9, 32),), {}),
         "project_and_select_varlen": ((*packed, *packing), {"directions": directions}),
     }

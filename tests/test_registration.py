@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 import zoprune_kernels
 from tests.cases import DTYPES, operator_calls, projector
@@ -78,12 +79,10 @@ def test_compile_whole_graph_with_dynamic_shapes():
 @pytest.mark.parametrize("name", [name for name in SCHEMAS if name != "directions"])
 def test_backward_says_inference_only(name):
     args, options = operator_calls(torch.float32)[name]
-    args = tuple(
-        a.clone().requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
-        for a in args
+    args = tree_map_only(
+        torch.Tensor, lambda t: t.clone().requires_grad_() if t.is_floating_point() else t, args
     )
-    outputs = getattr(OPS, name)(*args, **options)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    outputs = tree_leaves(getattr(OPS, name)(*args, **options))
     differentiable = [out for out in outputs if out.is_floating_point()]
     for out in differentiable:
         with pytest.raises(RuntimeError, match=f"zoprune::{name}: inference-only"):

@@ -2,9 +2,15 @@
 
 from . import backend as backend
 from .api import (
+    budget,
+    compact,
     directions,
     expected_sensitivity,
     fold_metric,
+    frame_change,
+    merge,
+    merge_bipartite,
+    merge_varlen,
     project_and_select,
     project_and_select_varlen,
     score_and_select,
@@ -23,9 +29,15 @@ from .api import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "budget",
+    "compact",
     "directions",
     "expected_sensitivity",
     "fold_metric",
+    "frame_change",
+    "merge",
+    "merge_bipartite",
+    "merge_varlen",
     "project_and_select",
     "project_and_select_varlen",
     "score_and_select",

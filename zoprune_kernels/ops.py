@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import contracts, fallback
+from .contracts import tokens as token_contracts
 
 _PRUNE_OPTIONS = """
     Tensor? directions=None, Tensor? metric=None, Tensor? keys=None,
@@ -57,6 +58,17 @@ SCHEMAS = {
         -> (Tensor tokens, Tensor indices, Tensor scores)""",
     "project_and_select_varlen": f"""({_PROJECTOR}, {_PACKING}, {_PRUNE_OPTIONS})
         -> (Tensor tokens, Tensor indices, Tensor scores)""",
+    "merge": """(Tensor tokens, Tensor keys, Tensor indices, Tensor? weights=None,
+        Tensor? valid=None, *, str rule="mean") -> (Tensor merged, Tensor sizes)""",
+    "merge_varlen": """(Tensor tokens, Tensor keys, Tensor indices, Tensor cu_tokens,
+        Tensor cu_keep, Tensor? weights=None, Tensor? valid=None, *, str rule="mean")
+        -> (Tensor merged, Tensor sizes)""",
+    "merge_bipartite": """(Tensor tokens, Tensor keys, int count, Tensor? sizes=None)
+        -> (Tensor merged, Tensor sizes, Tensor positions)""",
+    "budget": """(Tensor weights, int total, Tensor? capacity=None, *,
+        str rule="proportional", float temperature=1.0, int minimum=0) -> Tensor""",
+    "compact": "(Tensor[] tensors, Tensor indices, int[] dims) -> Tensor[]",
+    "frame_change": "(Tensor x) -> Tensor",
 }
 
 _library = torch.library.Library("zoprune", "DEF")
@@ -241,6 +253,43 @@ def _project_and_select(*arguments, **options):
 def _project_and_select_varlen(*arguments, **options):
     contract = contracts.score_and_select_varlen
     return _pruned("project_and_select_varlen", contract, arguments, options)
+
+
+def _merge(tokens, keys, indices, weights=None, valid=None, *, rule="mean"):
+    shape = token_contracts.merge(tokens, keys, indices, weights, valid, rule)
+    return tokens.new_empty(shape), tokens.new_empty(shape[:-1], dtype=torch.float32)
+
+
+def _merge_varlen(
+    tokens, keys, indices, cu_tokens, cu_keep, weights=None, valid=None, *, rule="mean"
+):
+    shape = token_contracts.merge_varlen(
+        tokens, keys, indices, cu_tokens, cu_keep, weights, valid, rule
+    )
+    return tokens.new_empty(shape), tokens.new_empty(shape[:-1], dtype=torch.float32)
+
+
+def _merge_bipartite(tokens, keys, count, sizes=None):
+    shape = token_contracts.merge_bipartite(tokens, keys, count, sizes)
+    return (
+        tokens.new_empty(shape),
+        tokens.new_empty(shape[:-1], dtype=torch.float32),
+        tokens.new_empty(shape[:-1], dtype=torch.int64),
+    )
+
+
+def _budget(weights, total, capacity=None, *, rule="proportional", temperature=1.0, minimum=0):
+    shape = token_contracts.budget(weights, total, capacity, rule, temperature, minimum)
+    return weights.new_empty(shape, dtype=torch.int32)
+
+
+def _compact(tensors, indices, dims):
+    shapes = token_contracts.compact(tensors, indices, dims)
+    return [tensor.new_empty(shape) for tensor, shape in zip(tensors, shapes, strict=True)]
+
+
+def _frame_change(x):
+    return x.new_empty(token_contracts.frame_change(x), dtype=torch.float32)
 
 
 _register()

@@ -15,11 +15,18 @@ from .pruning import (
 from .scoring import directions, expected_sensitivity, fold_metric, sensitivity
 from .selection import select, select_varlen
 from .suppress import select_suppress, select_suppress_varlen
+from .tokens import budget, compact, frame_change, merge, merge_bipartite, merge_varlen
 
 __all__ = [
+    "budget",
+    "compact",
     "directions",
     "expected_sensitivity",
     "fold_metric",
+    "frame_change",
+    "merge",
+    "merge_bipartite",
+    "merge_varlen",
     "project_and_select",
     "project_and_select_varlen",
     "score_and_select",

@@ -4,8 +4,12 @@ All functions run in float64 when their inputs are float64, else in float32. The
 registered fallback, so that each operator exists where no native kernel does.
 """
 
+from .budget import budget
+from .compact import compact
 from .coverage import select_coverage
 from .dpp import select_dpp
+from .frame_change import frame_change
+from .merge import merge, merge_bipartite
 from .scoring import (
     ACTIVATION,
     DERIVATIVE,
@@ -21,9 +25,14 @@ from .suppress import select_suppress
 __all__ = [
     "ACTIVATION",
     "DERIVATIVE",
+    "budget",
+    "compact",
     "expected_sensitivity",
     "finite_scores",
     "fold_metric",
+    "frame_change",
+    "merge",
+    "merge_bipartite",
     "normalised_scores",
     "paper_sensitivity",
     "project",

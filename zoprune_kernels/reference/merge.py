@@ -1,0 +1,81 @@
+"""Giving dropped tokens to kept ones, as docs/tokens.md defines it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .selection import unit_keys
+
+
+def merge(
+    tokens: Tensor,
+    keys: Tensor,
+    indices: Tensor,
+    weights: Tensor | None = None,
+    valid: Tensor | None = None,
+    *,
+    rule: str = "mean",
+) -> tuple[Tensor, Tensor]:
+    """Tokens [N, D] of one image to the kept ones [k]: merged [k, D] and sizes [k]."""
+    t = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+    w = torch.ones_like(t[:, 0]) if weights is None else weights.to(t.dtype)
+    position = torch.arange(len(indices), device=t.device)
+    dropped = torch.ones_like(w, dtype=torch.bool).index_fill(0, indices, False)
+    if valid is not None:
+        dropped = dropped & valid
+    owner = nearest_kept(keys, indices).index_copy(0, indices, position)
+    given = torch.where(dropped, w, 0.0)  # [N] what dropped tokens weigh
+    gift = torch.where(dropped[:, None], w[:, None] * t, 0.0)  # padding may hold NaN
+    gathered = torch.zeros_like(t[: len(indices)]).index_add(0, owner, gift)
+    weight = given.new_zeros(len(indices)).index_add(0, owner, given)
+    kept, kept_weight = t[indices], w[indices]
+    if rule == "residual":
+        merged = kept + gathered / torch.where(weight > 0, weight, 1.0)[:, None]
+    else:
+        merged = kept_weight[:, None] * kept + gathered
+        if rule == "mean":
+            total = weight + kept_weight
+            merged = torch.where((total > 0)[:, None], merged / total[:, None], kept)
+    return merged, weight + kept_weight
+
+
+def nearest_kept(keys: Tensor, indices: Tensor) -> Tensor:
+    """Position in ``indices`` of each token's most similar kept token; ties to the first."""
+    z = unit_keys(keys)
+    return first_argmax((z @ z[indices].T).clamp(-1, 1))
+
+
+def first_argmax(rows: Tensor) -> Tensor:
+    """argmax of each row [N, k]; the lowest position of equal values, which argmax leaves open."""
+    position = torch.arange(rows.shape[-1], device=rows.device)
+    best = rows == rows.amax(-1, keepdim=True)
+    return torch.where(best, position, rows.shape[-1]).amin(-1)
+
+
+def merge_bipartite(
+    tokens: Tensor, keys: Tensor, count: int, sizes: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """ToMe: the ``count`` most similar pairs (even, odd) of one image's tokens [N, D] merge.
+
+    Returns merged [N - count, D], sizes [N - count] and the positions [N - count] that stay.
+    """
+    t = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+    size = torch.ones_like(t[:, 0]) if sizes is None else sizes.to(t.dtype)
+    index = torch.arange(len(t), device=t.device)
+    if count == 0:
+        return t, size, index
+    z = unit_keys(keys)
+    cosine = (z[0::2] @ z[1::2].T).clamp(-1, 1)  # [ceil(N / 2), floor(N / 2)]
+    partner = first_argmax(cosine)
+    order = cosine.amax(-1).argsort(descending=True, stable=True)
+    source = order[:count].sort().values
+    stays = torch.ones_like(size, dtype=torch.bool).index_fill(0, 2 * source, False)
+    target = 2 * partner[source] + 1
+    total = size.index_add(0, target, size[2 * source])
+    weighted = size[:, None] * t
+    merged = weighted.index_add(0, target, weighted[2 * source]) / total[:, None]
+    positions = torch.where(stays, index, len(t)).sort().values[: len(t) - count]
+    grown = total > size
+    merged = torch.where(grown[:, None], merged, t)  # what did not grow stays to the last bit
+    return merged[positions], total[positions], positions
