@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import zoprune_kernels  # noqa: F401  registers the operators
+
 
 @pytest.fixture(autouse=True)
 def poisoned_memory():

@@ -118,11 +118,12 @@ def test_budget_sums_exactly_within_bounds(rule):
         assert (count >= 2).all() and (count <= capacity).all()
         free = (count > 2) & (count < capacity)
         if free.any():  # Webster: what is not at a bound is within one of its exact share
-            share = torch.ones(images).double()
+            share = torch.full((images,), 1 / images).double()
             if rule == "proportional" and weights.sum() > 0:
-                share = weights.double()
+                share = weights.double() / weights.double().sum()
             if rule == "softmax":
                 share = weights.double().softmax(0)
+            share = share.clamp_min(1e-12)  # documented: a share of nothing fills up last
             scale = ((count - 0.5) / share)[free].max(), ((count + 0.5) / share)[free].min()
             assert scale[0] <= scale[1] * (1 + 1e-9)
 
