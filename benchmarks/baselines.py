@@ -20,11 +20,7 @@ def projector(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tens
 def paper_sensitivity(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, directions: Tensor, step: float
 ) -> Tensor:
-    """The paper's score, in x's dtype [N]: two projector passes over all tokens per direction.
-
-    One direction at a time is the faster and leaner of the two obvious ways;
-    ``published_sensitivity`` is the other.
-    """
+    """The paper's score, in x's dtype [N]: two projector passes over all tokens per direction."""
     total = torch.zeros_like(x[:, 0])
     for u in directions.to(x.dtype):
         plus = projector(x + step * u, w1, b1, w2, b2)  # [N, D]
@@ -41,6 +37,13 @@ def published_sensitivity(
     plus = projector(x + shift, w1, b1, w2, b2)  # [m, N, D]
     minus = projector(x - shift, w1, b1, w2, b2)
     return ((plus - minus).norm(dim=-1) / (2 * step)).mean(dim=0)
+
+
+# The paper's score in both obvious ways; ratios are against the one that is quicker on the machine.
+PAPER_FORMS = {
+    "paper, one by one": paper_sensitivity,
+    "paper, one batch": published_sensitivity,
+}
 
 
 def authors_selection(scores: Tensor, keys: Tensor, k: int) -> Tensor:
@@ -99,6 +102,8 @@ def sphere(num: int, dim: int) -> Tensor:
 
 # A bare matrix product x [n, H] times weight [D, H] transposed, in each way that ATen offers.
 GEMMS = {
-    "F.linear": F.linear,
-    "oneDNN": lambda x, weight: torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], ""),
+    "GEMM, F.linear": F.linear,
+    "GEMM, oneDNN": lambda x, weight: torch.ops.mkldnn._linear_pointwise(
+        x, weight, None, "none", [], ""
+    ),
 }

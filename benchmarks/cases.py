@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from zoprune_kernels import philox
 
 from . import baselines, verify
 from .shapes import DIRECTIONS, DTYPES, LLAVA_NEXT, QWEN, STEP, Inputs, Shape, make_inputs
+from .timing import in_turns
 from .verify import Check
 
 # Directions measured where all 64 would take minutes. Time is linear in their number: the
@@ -23,6 +23,11 @@ from .verify import Check
 # compare the same few directions on both sides.
 FEW_DIRECTIONS = 4
 LARGE = (LLAVA_NEXT, QWEN)
+
+SETUP = ("directions", "fold_metric")
+SCORING = ("expected_sensitivity", "sensitivity", "score_and_select", "project_and_select")
+SELECTION = ("select",)
+OPS = (*SETUP, *SCORING, *SELECTION)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,24 +54,31 @@ class Group:
     dtype: str
     baselines: Mapping[str, Callable[[], Any]]
     cases: list[Case]
-    warm_up: Callable[[], Any]
 
     def only(self, keep: Callable[[Case], bool]) -> Group:
         """Some of the cases, and the baselines that they are compared with."""
         cases = [case for case in self.cases if keep(case)]
         used = {name for case in cases for terms in case.against.values() for name, _ in terms}
         needed = {name: run for name, run in self.baselines.items() if name in used}
-        return Group(self.shape, self.dtype, needed, cases, self.warm_up)
+        return Group(self.shape, self.dtype, needed, cases)
 
 
-def groups(shape: Shape, dtype: str, *, quick: bool = False) -> Iterator[Group]:
-    """All groups of a shape and dtype, made one by one: their inputs are large."""
+def groups(
+    shape: Shape, dtype: str, ops: Container[str], *, quick: bool = False
+) -> Iterator[Group]:
+    """The groups of a shape and dtype that have some of ``ops``, one by one: inputs are large."""
     inputs = make_inputs(shape, DTYPES[dtype])
-    if shape is not LLAVA_NEXT:  # its projector is LLaVA-1.5's
-        yield setup_group(inputs, dtype)
     few = quick or shape in LARGE
-    yield scoring_group(inputs, dtype, FEW_DIRECTIONS if few else DIRECTIONS)
-    yield selection_group(inputs, dtype)
+    builders = {
+        SETUP: partial(setup_group, inputs, dtype),
+        SCORING: partial(scoring_group, inputs, dtype, FEW_DIRECTIONS if few else DIRECTIONS),
+        SELECTION: partial(selection_group, inputs, dtype),
+    }
+    if shape is LLAVA_NEXT:  # its projector is LLaVA-1.5's
+        del builders[SETUP]
+    for built, build in builders.items():
+        if any(op in ops for op in built):
+            yield build().only(lambda case: case.op in ops)
 
 
 def setup_group(inputs: Inputs, dtype: str) -> Group:
@@ -94,7 +106,8 @@ def setup_group(inputs: Inputs, dtype: str) -> Group:
         "sphere": partial(baselines.sphere, num, dim),
         "fold": partial(baselines.fold, w1, w2),
     }
-    return Group(inputs.shape, dtype, plain, cases, partial(call_all, plain))
+    warm_up(plain)
+    return Group(inputs.shape, dtype, plain, cases)
 
 
 def scoring_group(inputs: Inputs, dtype: str, measured: int) -> Group:
@@ -105,22 +118,29 @@ def scoring_group(inputs: Inputs, dtype: str, measured: int) -> Group:
     metric = zk.fold_metric(w1, w2)
     keys = baselines.projector(x, *layers)
     chunk = torch.randn(min(2304, 4 * shape.tokens), shape.hidden).to(x.dtype)
-    plain = {
-        "paper": partial(baselines.paper_sensitivity, x, *layers, u, STEP),
+    plain: dict[str, Callable[[], Any]] = {
         "projector": partial(baselines.projector, x, *layers),
-        "loop": partial(baselines.authors_selection, keys[:, 0], keys, k),
-        "GEMM": partial(fastest_gemm(chunk, w2), chunk, w2),
+        "selection loop": partial(baselines.authors_selection, keys[:, 0], keys, k),
     }
+    warm_up(plain)
+    gemms = {name: partial(gemm, chunk, w2) for name, gemm in baselines.GEMMS.items()}
+    gemm = quickest(gemms)
+    tried = u[:FEW_DIRECTIONS]
+    form = quickest(
+        {name: partial(f, x, *layers, tried, STEP) for name, f in baselines.PAPER_FORMS.items()}
+    )
+    plain[gemm] = gemms[gemm]
+    plain[form] = partial(baselines.PAPER_FORMS[form], x, *layers, u, STEP)
 
     # Multiply-adds of a case over those of the bare GEMM
     project = shape.tokens * shape.inputs * shape.hidden
-    gemm = chunk.shape[0] * shape.hidden * shape.outputs
-    closed = (project + shape.tokens * shape.hidden**2) / gemm
+    chunk_size = chunk.shape[0] * shape.hidden * shape.outputs
+    closed = (project + shape.tokens * shape.hidden**2) / chunk_size
     per_direction = shape.inputs * shape.hidden + shape.tokens * shape.hidden * shape.outputs
-    sampled = (project + measured * per_direction) / gemm
+    sampled = (project + measured * per_direction) / chunk_size
 
-    all_directions = ("paper", DIRECTIONS / measured)
-    rest = [("projector", 1.0), ("loop", 1.0)]
+    all_directions = (form, DIRECTIONS / measured)
+    rest = [("projector", 1.0), ("selection loop", 1.0)]
 
     def closed_scores(scores: Tensor) -> list[Check]:
         return [verify.expected_sensitivity(scores, inputs, metric)]
@@ -144,7 +164,7 @@ def scoring_group(inputs: Inputs, dtype: str, measured: int) -> Group:
             "closed form",
             partial(zk.expected_sensitivity, x, w1, b1, metric),
             closed_scores,
-            {"paper": [all_directions], "GEMM": [("GEMM", closed)]},
+            {"paper": [all_directions], "GEMM": [(gemm, closed)]},
             measured,
         ),
         Case(
@@ -152,7 +172,7 @@ def scoring_group(inputs: Inputs, dtype: str, measured: int) -> Group:
             "m = 64, h = 0.01",
             partial(zk.sensitivity, x, w1, b1, w2, u, step=STEP),
             sampled_scores,
-            {"paper": [("paper", 1.0)], "GEMM": [("GEMM", sampled)]},
+            {"paper": [(form, 1.0)], "GEMM": [(gemm, sampled)]},
             measured,
         ),
         Case(
@@ -179,7 +199,7 @@ def scoring_group(inputs: Inputs, dtype: str, measured: int) -> Group:
                 "m = 64, h = 0",
                 partial(zk.sensitivity, x, w1, b1, w2, u, step=0.0),
                 partial(sampled_scores, step=0.0),
-                {"paper": [("paper", 1.0)], "GEMM": [("GEMM", sampled)]},
+                {"paper": [(form, 1.0)], "GEMM": [(gemm, sampled)]},
                 measured,
             ),
             Case(
@@ -187,12 +207,11 @@ def scoring_group(inputs: Inputs, dtype: str, measured: int) -> Group:
                 f"m = 64, k = {k}",
                 partial(zk.score_and_select, x, *layers, k, directions=u, step=STEP),
                 partial(pruned, sampled_scores),
-                {"paper": [("paper", 1.0), *rest]},
+                {"paper": [(form, 1.0), *rest]},
                 measured,
             ),
         ]
-    one = {"paper": partial(baselines.paper_sensitivity, x, *layers, u[:1], STEP)}
-    return Group(shape, dtype, plain, cases, partial(call_all, plain | one))
+    return Group(shape, dtype, plain, cases)
 
 
 def selection_group(inputs: Inputs, dtype: str) -> Group:
@@ -215,21 +234,17 @@ def selection_group(inputs: Inputs, dtype: str) -> Group:
                 {"loop": [(loop, 1.0)], "better loop": [(better, 1.0)]},
             )
         )
-    return Group(inputs.shape, dtype, plain, cases, partial(call_all, plain))
+    warm_up(plain)
+    return Group(inputs.shape, dtype, plain, cases)
 
 
-def call_all(functions: Mapping[str, Callable[[], Any]]) -> None:
+def warm_up(functions: Mapping[str, Callable[[], Any]]) -> None:
     for function in functions.values():
         function()
 
 
-def fastest_gemm(x: Tensor, weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """The quickest of ``baselines.GEMMS`` on these operands."""
-
-    def seconds(gemm: Callable[[Tensor, Tensor], Tensor]) -> float:
-        gemm(x, weight)
-        start = time.perf_counter()
-        gemm(x, weight)
-        return time.perf_counter() - start
-
-    return min(baselines.GEMMS.values(), key=seconds)
+def quickest(functions: Mapping[str, Callable[[], Any]]) -> str:
+    """The name of the function that takes the least time, each after a first call."""
+    warm_up(functions)
+    times = in_turns(functions, rounds=2)
+    return min(functions, key=lambda name: min(times[name].seconds))

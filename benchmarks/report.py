@@ -28,7 +28,7 @@ import zoprune_kernels
 from zoprune_kernels import backend
 
 from . import memory, table
-from .cases import Case, Group, groups
+from .cases import OPS, Case, Group, groups
 from .shapes import DIRECTIONS, DTYPES, LLAVA, MANY_TOKENS, SHAPES, Shape
 from .targets import targets
 from .timing import Times, in_turns
@@ -36,15 +36,6 @@ from .timing import Times, in_turns
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3
-OPS = (
-    "directions",
-    "fold_metric",
-    "expected_sensitivity",
-    "sensitivity",
-    "select",
-    "score_and_select",
-    "project_and_select",
-)
 # Published form: gigabytes, so in one dtype only
 MEMORY_CASES = {
     "bf16": list(memory.CASES),
@@ -68,7 +59,6 @@ def measure_group(group: Group, rounds: int, progress: Progress) -> list[Row]:
         rows[case] = row | ({"refused": "; ".join(failed)} if failed else {})
 
     group = group.only(lambda case: "refused" not in rows[case])
-    group.warm_up()
     functions = {**group.baselines} | {case.name: case.run for case in group.cases}
     times = in_turns(functions, rounds, lambda name: progress(f"{place}: {name}"))
     for case in group.cases:
@@ -88,6 +78,7 @@ def _outcome(case: Case, times: dict[str, Times]) -> Row:
             "lowest": low,
             "highest": high,
             "seconds": other.median,
+            "of": terms,
         }
     outcome: Row = {"seconds": own.median, "rounds": len(own.seconds), "against": against}
     if case.directions is not None:
@@ -151,8 +142,8 @@ def run(
     rows: list[Row] = []
     for dtype in dtypes:
         for shape in shapes:
-            for group in groups(shape, dtype, quick=quick):
-                rows += measure_group(group.only(lambda case: case.op in ops), rounds, progress)
+            for group in groups(shape, dtype, ops, quick=quick):
+                rows += measure_group(group, rounds, progress)
     memory_rows = [] if quick else [row for d in dtypes for row in measure_memory(d, ops, progress)]
     verdicts = [target.verdict(rows + memory_rows) for dtype in dtypes for target in targets(dtype)]
     return {

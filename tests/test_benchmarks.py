@@ -31,10 +31,10 @@ def silent(text):
 @pytest.fixture(scope="module")
 def measured():
     with torch.inference_mode():
-        return report.run([TINY], list(DTYPES), set(report.OPS), quick=True, progress=silent)
+        return report.run([TINY], list(DTYPES), set(cases.OPS), quick=True, progress=silent)
 
 
-@pytest.mark.parametrize("score", [baselines.paper_sensitivity, baselines.published_sensitivity])
+@pytest.mark.parametrize("score", baselines.PAPER_FORMS.values())
 def test_paper_baseline_is_the_papers_score(score):
     inputs = make_inputs(TINY, torch.float32)
     wide = [tensor.double() for tensor in (inputs.x, *inputs.layers, inputs.directions)]
@@ -83,7 +83,7 @@ def test_regret_refuses_a_worse_set():
 
 def test_run_measures_every_operator_and_is_valid_json(measured):
     content = json.loads(json.dumps(measured))
-    assert {row["op"] for row in content["rows"]} == set(report.OPS)
+    assert {row["op"] for row in content["rows"]} == set(cases.OPS)
     for row in content["rows"]:
         assert "refused" not in row, row
         assert row["seconds"] > 0 and row["checks"]
@@ -98,7 +98,7 @@ def broken(case):
 
 
 def test_wrong_scores_are_refused():
-    group = next(g for g in cases.groups(TINY, "fp32", quick=True) if g.cases[0].op != "directions")
+    (group,) = cases.groups(TINY, "fp32", cases.SCORING, quick=True)
     good, bad = group.cases[0], broken(group.cases[1])
     rows = report.measure_group(replace(group, cases=[good, bad]), 1, silent)
     assert "against" in rows[0]
@@ -107,7 +107,7 @@ def test_wrong_scores_are_refused():
 
 
 def test_wrong_picks_are_refused():
-    *_, group = cases.groups(TINY, "bf16", quick=True)
+    (group,) = cases.groups(TINY, "bf16", cases.SELECTION)
     bad = replace(group.cases[0], run=lambda: torch.arange(TINY.keep[0]))
     rows = report.measure_group(replace(group, cases=[bad]), 1, silent)
     assert "refused" in rows[0] and "against" not in rows[0]
