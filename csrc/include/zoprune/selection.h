@@ -37,6 +37,11 @@ ZOPRUNE_HOST_DEVICE float random_weight(uint64_t seed, uint32_t index) {
   return static_cast<float>(drawn.word[index % 4] >> 8) * 0x1p-24f;
 }
 
+// Whether the gain depends on the similarity to the selected tokens.
+ZOPRUNE_HOST_DEVICE bool compares_tokens(Method method) {
+  return method == Method::sads || method == Method::maxmin;
+}
+
 // The gain of a token whose largest cosine to the selected tokens is `similarity`, which is below
 // -1 while nothing is selected.
 ZOPRUNE_HOST_DEVICE float selection_gain(Method method, float weight, float similarity) {

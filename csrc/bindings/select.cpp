@@ -1,0 +1,291 @@
+#include "bindings/select.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "cpu/select.h"
+
+namespace zoprune {
+namespace {
+
+const std::vector<std::string> kMethods = {"sads", "maxmin", "topk", "random"};
+
+std::vector<Size> shape_of(const Tensor& tensor) {
+  return {tensor.sizes().begin(), tensor.sizes().end()};
+}
+
+void check_scores(const Checker& check, const Tensor& scores, bool packed) {
+  check.float_dtype("scores", scores.scalar_type());
+  const int64_t dims = scores.dim();
+  check.require((packed ? dims == 1 : dims == 1 || dims == 2) && scores.numel() > 0, "scores",
+                packed ? "shape [T]" : "shape [N] or [B, N]", shape_text(scores));
+}
+
+// Keys whose rows are contiguous; any strides between rows are used as they are.
+std::optional<Tensor> with_contiguous_rows(const std::optional<Tensor>& keys) {
+  if (!keys || keys->stride(-1) == 1) return keys;
+  return torch::stable::contiguous(*keys);
+}
+
+const bool* flags(const std::optional<Tensor>& mask) {
+  return mask ? mask->const_data_ptr<bool>() : nullptr;
+}
+
+std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
+  if (!tensor) return std::nullopt;
+  return torch::stable::contiguous(*tensor);
+}
+
+KeyType key_type(const Tensor& keys) {
+  switch (keys.scalar_type()) {
+    case ScalarType::Half:
+      return KeyType::float16;
+    case ScalarType::BFloat16:
+      return KeyType::bfloat16;
+    default:
+      return KeyType::float32;
+  }
+}
+
+void run_parallel(int64_t count, void (*task)(void*, int64_t, int64_t), void* context) {
+  torch::stable::parallel_for(0, count, 1,
+                              [&](int64_t begin, int64_t end) { task(context, begin, end); });
+}
+
+SelectRule select_rule(const SelectOptions& options, const std::optional<Tensor>& keys) {
+  SelectRule rule{};
+  const auto method = std::find(kMethods.begin(), kMethods.end(), options.method);
+  rule.method = static_cast<Method>(method - kMethods.begin());
+  rule.max_similarity = static_cast<float>(options.max_similarity);
+  rule.sort = options.sort;
+  rule.seed = static_cast<uint64_t>(options.seed);
+  if (keys) {
+    rule.key_type = key_type(*keys);
+    rule.dim = keys->size(-1);
+    rule.key_stride = keys->stride(-2);
+  }
+  return rule;
+}
+
+// A byte address in keys [B, N, D] or [T, D] of the image whose tokens begin at `segment.begin`.
+const void* image_keys(const Tensor& keys, int64_t image, const Segment& segment) {
+  const int64_t offset = keys.dim() == 3 ? image * keys.stride(0) : segment.begin * keys.stride(0);
+  return static_cast<const char*>(keys.const_data_ptr()) + offset * key_bytes(key_type(keys));
+}
+
+// Selects in each segment of scores [B, N] or [T]. Indices count from the start of the image, or of
+// the packed array where `packed`.
+void select_all(const std::vector<Segment>& segments, const Tensor& scores,
+                const std::optional<Tensor>& given_keys, const std::optional<Tensor>& must_keep,
+                const std::optional<Tensor>& valid, const SelectOptions& options, bool packed,
+                const Tensor& indices) {
+  const Tensor scores32 = torch::stable::contiguous(torch::stable::to(scores, ScalarType::Float));
+  const std::optional<Tensor> keys =
+      options.needs_keys() ? with_contiguous_rows(given_keys) : std::nullopt;
+  const auto kept_flags = contiguous(must_keep), valid_flags = contiguous(valid);
+  int64_t* next = indices.mutable_data_ptr<int64_t>();
+  std::vector<SelectImage> images;
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const Segment& segment = segments[i];
+    SelectImage image{};
+    image.scores = scores32.const_data_ptr<float>() + segment.begin;
+    if (keys) image.keys = image_keys(*keys, i, segment);
+    if (must_keep) image.must_keep = flags(kept_flags) + segment.begin;
+    if (valid) image.valid = flags(valid_flags) + segment.begin;
+    image.tokens = segment.tokens;
+    image.keep = segment.keep;
+    image.first_index = packed ? segment.begin : 0;
+    image.indices = next;
+    next += segment.keep;
+    images.push_back(image);
+  }
+  const SelectRule rule = select_rule(options, keys);
+  auto* const kernel = ZOPRUNE_BEST(select);
+  const auto run = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) kernel(rule, images[i], run_parallel);
+  };
+  // An image a thread where there are enough images, else all threads in one image after another.
+  const int64_t count = static_cast<int64_t>(images.size());
+  if (count >= torch::stable::get_num_threads())
+    torch::stable::parallel_for(0, count, 1, run);
+  else
+    run(0, count);
+}
+
+}  // namespace
+
+void check_keys(const Checker& check, const Tensor& keys, const std::vector<Size>& lead,
+                const Tensor& like, const char* name) {
+  std::vector<Size> expected = lead;
+  expected.emplace_back("D");
+  check.shape("keys", keys, expected, concat("one key for each token of ", name).c_str());
+  check.float_dtype("keys", keys.scalar_type());
+  check.device("keys", keys, like, name);
+}
+
+void check_masks(const Checker& check, const std::optional<Tensor>& must_keep,
+                 const std::optional<Tensor>& valid, const std::vector<Size>& lead,
+                 const Tensor& like, const char* name) {
+  const auto check_mask = [&](const char* argument, const std::optional<Tensor>& mask) {
+    if (!mask) return;
+    check.shape(argument, *mask, lead, concat("one flag for each token of ", name).c_str());
+    check.dtype(argument, *mask, ScalarType::Bool);
+    check.device(argument, *mask, like, name);
+  };
+  check_mask("must_keep", must_keep);
+  check_mask("valid", valid);
+}
+
+void check_selection(const Checker& check, const SelectOptions& options, bool has_keys) {
+  check.one_of("method", options.method, kMethods);
+  check.require(options.max_similarity >= -1 && options.max_similarity <= 1, "max_similarity",
+                "a number in [-1, 1]", options.max_similarity);
+  check.require(has_keys || !options.needs_keys(), "keys",
+                concat("a tensor (method '", options.method, "' compares tokens)"), "None");
+}
+
+void check_k(const Checker& check, int64_t k, int64_t tokens) {
+  check.require(1 <= k && k <= tokens, "k", concat("1 <= k <= ", tokens, " (the number of tokens)"),
+                k);
+}
+
+void check_packing(const Checker& check, const Tensor& cu_tokens, const Tensor& cu_keep,
+                   int64_t total_keep, const Tensor& like, const char* name) {
+  const auto check_offsets = [&](const char* argument, const Tensor& offsets) {
+    check.require(offsets.dim() == 1 && offsets.size(0) >= 2, argument, "shape [B + 1], B >= 1",
+                  shape_text(offsets));
+    check.dtype(argument, offsets, ScalarType::Int);
+    check.device(argument, offsets, like, name);
+  };
+  check_offsets("cu_tokens", cu_tokens);
+  check_offsets("cu_keep", cu_keep);
+  check.shape("cu_keep", cu_keep, shape_of(cu_tokens), "that of cu_tokens");
+  const int64_t tokens = like.size(0);
+  check.require(1 <= total_keep && total_keep <= tokens, "total_keep",
+                concat("1 <= total_keep <= ", tokens, " (the number of tokens)"), total_keep);
+}
+
+std::vector<Segment> segments_of(const Tensor& scores, int64_t k) {
+  const int64_t tokens = scores.size(-1), images = scores.numel() / tokens;
+  std::vector<Segment> segments;
+  for (int64_t i = 0; i < images; ++i) segments.push_back({i * tokens, tokens, k});
+  return segments;
+}
+
+std::vector<Segment> segments_of(const Checker& check, const Tensor& cu_tokens,
+                                 const Tensor& cu_keep, int64_t total_keep, int64_t tokens) {
+  const Tensor token_offsets = torch::stable::contiguous(cu_tokens);
+  const Tensor keep_offsets = torch::stable::contiguous(cu_keep);
+  const int32_t* begin = token_offsets.const_data_ptr<int32_t>();
+  const int32_t* kept = keep_offsets.const_data_ptr<int32_t>();
+  const int64_t images = cu_tokens.size(0) - 1;
+  const auto check_offsets = [&](const char* argument, const int32_t* offsets, int64_t last,
+                                 const char* what) {
+    check.require(offsets[0] == 0, argument, "0 as its first value", offsets[0]);
+    check.require(offsets[images] == last, argument,
+                  concat(last, " (", what, ") as its last value"), offsets[images]);
+    for (int64_t i = 0; i < images; ++i)
+      check.require(offsets[i + 1] >= offsets[i], argument,
+                    concat("non-decreasing values, ", offsets[i], " or more at position ", i + 1),
+                    offsets[i + 1]);
+  };
+  check_offsets("cu_tokens", begin, tokens, "the number of tokens");
+  check_offsets("cu_keep", kept, total_keep, "total_keep");
+  std::vector<Segment> segments;
+  for (int64_t i = 0; i < images; ++i) {
+    segments.push_back({begin[i], begin[i + 1] - begin[i], kept[i + 1] - kept[i]});
+    check.require(segments[i].keep <= segments[i].tokens, "cu_keep",
+                  concat("at most ", segments[i].tokens, " kept tokens in image ", i),
+                  segments[i].keep);
+  }
+  return segments;
+}
+
+void check_mask_values(const Checker& check, const std::vector<Segment>& segments,
+                       const std::optional<Tensor>& must_keep, const std::optional<Tensor>& valid) {
+  const auto kept_flags = contiguous(must_keep), valid_flags = contiguous(valid);
+  for (size_t image = 0; image < segments.size(); ++image) {
+    const auto [begin, tokens, k] = segments[image];
+    const bool* const kept = must_keep ? flags(kept_flags) + begin : nullptr;
+    const bool* const usable = valid ? flags(valid_flags) + begin : nullptr;
+    if (usable) {
+      const auto count = std::count(usable, usable + tokens, true);
+      check.require(count >= k, "valid",
+                    concat("at least k = ", k, " valid tokens in image ", image), count);
+    }
+    if (!kept) continue;
+    const auto count = std::count(kept, kept + tokens, true);
+    check.require(count <= k, "must_keep", concat("at most k = ", k, " tokens in image ", image),
+                  count);
+    for (int64_t i = 0; usable && i < tokens; ++i)
+      check.require(!kept[i] || usable[i], "must_keep",
+                    concat("valid tokens only in image ", image), concat("invalid token ", i));
+  }
+}
+
+Tensor select_images(const Tensor& scores, const std::optional<Tensor>& keys, int64_t k,
+                     const std::optional<Tensor>& must_keep, const std::optional<Tensor>& valid,
+                     const SelectOptions& options) {
+  std::vector<int64_t> shape(scores.sizes().begin(), scores.sizes().end());
+  shape.back() = k;
+  const Tensor indices = torch::stable::empty(shape, ScalarType::Long);
+  select_all(segments_of(scores, k), scores, keys, must_keep, valid, options, false, indices);
+  return indices;
+}
+
+Tensor select_segments(const std::vector<Segment>& segments, const Tensor& scores,
+                       const std::optional<Tensor>& keys, const std::optional<Tensor>& must_keep,
+                       const std::optional<Tensor>& valid, const SelectOptions& options) {
+  int64_t total_keep = 0;
+  for (const Segment& segment : segments) total_keep += segment.keep;
+  const Tensor indices = torch::stable::empty({total_keep}, ScalarType::Long);
+  select_all(segments, scores, keys, must_keep, valid, options, true, indices);
+  return indices;
+}
+
+namespace {
+
+Tensor select_cpu(Tensor scores, std::optional<Tensor> keys, int64_t k,
+                  std::optional<Tensor> must_keep, std::optional<Tensor> valid, std::string method,
+                  double max_similarity, bool sort) {
+  const Checker check("select");
+  const SelectOptions options{method, max_similarity, sort};
+  const std::vector<Size> lead = shape_of(scores);
+  check_scores(check, scores, false);
+  if (keys) check_keys(check, *keys, lead, scores, "scores");
+  check_masks(check, must_keep, valid, lead, scores, "scores");
+  check_selection(check, options, keys.has_value());
+  check_k(check, k, scores.size(-1));
+  check_mask_values(check, segments_of(scores, k), must_keep, valid);
+  return select_images(scores, keys, k, must_keep, valid, options);
+}
+
+Tensor select_varlen_cpu(Tensor scores, std::optional<Tensor> keys, Tensor cu_tokens,
+                         Tensor cu_keep, int64_t total_keep, std::optional<Tensor> must_keep,
+                         std::optional<Tensor> valid, std::string method, double max_similarity,
+                         bool sort) {
+  const Checker check("select_varlen");
+  const SelectOptions options{method, max_similarity, sort};
+  const std::vector<Size> lead = shape_of(scores);
+  check_scores(check, scores, true);
+  if (keys) check_keys(check, *keys, lead, scores, "scores");
+  check_masks(check, must_keep, valid, lead, scores, "scores");
+  check_selection(check, options, keys.has_value());
+  check_packing(check, cu_tokens, cu_keep, total_keep, scores, "scores");
+  const std::vector<Segment> segments =
+      segments_of(check, cu_tokens, cu_keep, total_keep, scores.size(0));
+  check_mask_values(check, segments, must_keep, valid);
+  return select_segments(segments, scores, keys, must_keep, valid, options);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
+  m.impl("select", TORCH_BOX(&select_cpu));
+  m.impl("select_varlen", TORCH_BOX(&select_varlen_cpu));
+}
+
+}  // namespace zoprune

@@ -1,0 +1,294 @@
+#include "cpu/select.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace zoprune::ZOPRUNE_ISA {
+namespace {
+
+// Norms within these bounds neither overflow nor lose digits in an fp32 dot product.
+constexpr double kSmallestNorm = 0x1p-30, kLargestNorm = 0x1p60;
+constexpr int64_t kMinBlock = 32, kMaxBlock = 256;  // candidates of one round
+constexpr int64_t kRowBlock = kDotBlock;            // keys of one task
+
+template <typename F>
+void for_each_part(ParallelFor parallel_for, int64_t count, const F& f) {
+  parallel_for(
+      count,
+      [](void* context, int64_t begin, int64_t end) {
+        (*static_cast<const F*>(context))(begin, end);
+      },
+      const_cast<F*>(&f));
+}
+
+// The keys of an image: what each one's norm is, computed once, and rows fit for dot products.
+class Keys {
+ public:
+  Keys(const SelectRule& rule, const SelectImage& image)
+      : type_(rule.key_type),
+        dim_(rule.dim),
+        stride_(rule.key_stride * key_bytes(rule.key_type)),
+        data_(static_cast<const char*>(image.keys)),
+        scale_(image.tokens),
+        inv_norm_(image.tokens) {}
+
+  int64_t row_bytes() const { return dim_ * key_bytes(type_); }
+  float inv_norm(int64_t token) const { return inv_norm_[token]; }
+
+  // The token's key in place, or a copy in `space` [row_bytes] scaled by a power of two where its
+  // norm is not fit for fp32. Measures the norm at the first call.
+  const void* row(int64_t token, char* space) {
+    const void* key = data_ + token * stride_;
+    if (scale_[token] == 0) measure(token, key);
+    if (scale_[token] == 1) return key;
+    scale_row(type_, key, scale_[token], dim_, space);
+    return space;
+  }
+
+  void dots(const void* const* rows, int64_t num_rows, const void* const* cols, int64_t num_cols,
+            float* out, int64_t out_stride) const {
+    dot_products(type_, rows, num_rows, cols, num_cols, dim_, out, out_stride);
+  }
+
+ private:
+  void measure(int64_t token, const void* key) {
+    const double length = norm(type_, key, dim_);
+    scale_[token] = 1;
+    if (!(length > 0) || !std::isfinite(length)) return;  // a zero key: inv_norm stays 0
+    if (length < kSmallestNorm || length > kLargestNorm)
+      scale_[token] = std::ldexp(1.0, -std::ilogb(length));
+    inv_norm_[token] = static_cast<float>(1 / (length * scale_[token]));
+  }
+
+  KeyType type_;
+  int64_t dim_, stride_;
+  const char* data_;
+  std::vector<double> scale_;  // 0 until measured
+  std::vector<float> inv_norm_;
+};
+
+// Rounding may leave [-1, 1]; a zero key has cosine 0 with everything, whatever the dot product.
+inline float cosine(float dot, float inv_norms) {
+  return inv_norms == 0 ? 0.0f : std::min(std::max(dot * inv_norms, -1.0f), 1.0f);
+}
+
+class Selection {
+ public:
+  Selection(const SelectRule& rule, const SelectImage& image, ParallelFor parallel_for)
+      : rule_(rule),
+        image_(image),
+        parallel_for_(parallel_for),
+        keys_(rule, rule.compares() ? image : SelectImage{}) {}
+
+  void run() {
+    std::vector<int64_t> unknown = collect();
+    if (picks_.empty()) grow(Method::topk, 1);  // nothing is selected yet: by weight
+    grow(rule_.method, image_.keep);
+    for (size_t i = 0; num_picks() < image_.keep; ++i) picks_.push_back(unknown[i]);
+    if (rule_.sort) std::sort(picks_.begin(), picks_.end());
+    for (int64_t i = 0; i < image_.keep; ++i) image_.indices[i] = image_.first_index + picks_[i];
+  }
+
+ private:
+  int64_t num_picks() const { return static_cast<int64_t>(picks_.size()); }
+
+  // Picks the tokens that must be kept and fills the pool; returns the tokens with NaN scores.
+  std::vector<int64_t> collect() {
+    std::vector<int64_t> unknown;
+    const auto usable = [&](int64_t i) { return !image_.valid || image_.valid[i]; };
+    float low = FLT_MAX, high = -FLT_MAX;
+    for (int64_t i = 0; i < image_.tokens; ++i) {
+      if (!usable(i) || is_nan(image_.scores[i])) continue;
+      low = std::min(low, finite_score(image_.scores[i]));
+      high = std::max(high, finite_score(image_.scores[i]));
+    }
+    weight_.resize(image_.tokens);
+    similarity_.assign(image_.tokens, -1.0f);
+    seen_.resize(image_.tokens);
+    for (int64_t i = 0; i < image_.tokens; ++i) {
+      if (!usable(i)) continue;
+      if (image_.must_keep && image_.must_keep[i]) {
+        pick(i);
+      } else if (is_nan(image_.scores[i])) {
+        unknown.push_back(i);
+      } else {
+        weight_[i] = rule_.method == Method::random
+                         ? random_weight(rule_.seed, i)
+                         : normalized_score(finite_score(image_.scores[i]), low, high);
+        pool_.push_back(pack_rank(Candidate::free, 0, i));
+      }
+    }
+    return unknown;
+  }
+
+  uint64_t rank_of(int64_t token) const {
+    const float similarity = similarity_[token];
+    const bool blocked = rule_.max_similarity < 1 && similarity > rule_.max_similarity;
+    return pack_rank(blocked ? Candidate::blocked : Candidate::free,
+                     selection_gain(method_, weight_[token], similarity), token);
+  }
+
+  void pick(int64_t token) {
+    picks_.push_back(token);
+    if (!rule_.compares()) return;
+    std::unique_ptr<char[]> space(new char[keys_.row_bytes()]);
+    pick_rows_.push_back(keys_.row(token, space.get()));
+    if (pick_rows_.back() == space.get()) copies_.push_back(std::move(space));
+  }
+
+  // Picks by the method's gain until there are `until` picks or the pool is empty.
+  void grow(Method method, int64_t until) {
+    method_ = method;
+    const bool compares = compares_tokens(method) || rule_.max_similarity < 1;
+    // A token that was not compared with every pick yet has too low a similarity, hence too high a
+    // rank: an upper bound. One comparison for all makes the bounds useful.
+    if (compares_tokens(method)) compare_with_picks(pool_.size(), 1);
+    update_ranks(pool_.size());
+    while (num_picks() < until && !pool_.empty()) {
+      const int64_t missing = until - num_picks();
+      const int64_t wanted =
+          compares ? std::min(std::max(2 * missing, kMinBlock), kMaxBlock) : missing;
+      const int64_t count = std::min<int64_t>(wanted, pool_.size());
+      uint64_t bound = 0;  // no token outside the block ranks higher
+      if (count < static_cast<int64_t>(pool_.size())) {
+        std::nth_element(pool_.begin(), pool_.begin() + count, pool_.end(), std::greater<>());
+        bound = pool_[count];
+      }
+      if (compares) {
+        compare_with_picks(count, num_picks());
+        update_ranks(count);
+      }
+      const auto block_end = pool_.begin() + count;
+      std::sort(pool_.begin(), block_end, std::greater<>());
+      const auto live_end = std::lower_bound(pool_.begin(), block_end, bound, std::greater<>());
+      if (compares) compare_with_each_other(live_end - pool_.begin());
+      pick_among(live_end - pool_.begin(), bound, until, compares);
+    }
+  }
+
+  void update_ranks(int64_t count) {
+    for (int64_t i = 0; i < count; ++i) pool_[i] = rank_of(rank_index(pool_[i]));
+  }
+
+  // Brings the similarities of the pool's first `count` tokens up to date with the first
+  // `num_picks` picks.
+  void compare_with_picks(int64_t count, int64_t num_picks) {
+    std::sort(pool_.begin(), pool_.begin() + count,
+              [&](uint64_t a, uint64_t b) { return seen_[rank_index(a)] < seen_[rank_index(b)]; });
+    for_each_part(parallel_for_, num_blocks(count), [&](int64_t begin, int64_t end) {
+      const std::unique_ptr<char[]> space(new char[kRowBlock * keys_.row_bytes()]);
+      for (int64_t block = begin; block < end; ++block)
+        compare_rows(block * kRowBlock, std::min(kRowBlock, count - block * kRowBlock), num_picks,
+                     space.get());
+    });
+  }
+
+  void compare_rows(int64_t first, int64_t count, int64_t num_picks, char* space) {
+    const void* rows[kRowBlock];
+    int64_t token[kRowBlock], first_pick = num_picks;
+    for (int64_t i = 0; i < count; ++i) {
+      token[i] = rank_index(pool_[first + i]);
+      rows[i] = keys_.row(token[i], space + i * keys_.row_bytes());
+      first_pick = std::min<int64_t>(first_pick, seen_[token[i]]);
+    }
+    float dots[kRowBlock * kRowBlock];
+    for (int64_t p = first_pick; p < num_picks; p += kRowBlock) {
+      const int64_t cols = std::min(kRowBlock, num_picks - p);
+      keys_.dots(rows, count, pick_rows_.data() + p, cols, dots, kRowBlock);
+      for (int64_t i = 0; i < count; ++i)
+        for (int64_t c = 0; c < cols; ++c)
+          raise_similarity(token[i],
+                           cosine(dots[i * kRowBlock + c],
+                                  keys_.inv_norm(token[i]) * keys_.inv_norm(picks_[p + c])));
+    }
+    for (int64_t i = 0; i < count; ++i)
+      seen_[token[i]] = std::max<int64_t>(seen_[token[i]], num_picks);
+  }
+
+  // Fills cosines_ [count, count] for the pool's first `count` tokens.
+  void compare_with_each_other(int64_t count) {
+    cosines_.resize(count * count);
+    const std::unique_ptr<char[]> space(new char[count * keys_.row_bytes()]);
+    std::vector<const void*> rows(count);
+    std::vector<float> inv_norm(count);
+    for (int64_t i = 0; i < count; ++i) {
+      rows[i] = keys_.row(rank_index(pool_[i]), space.get() + i * keys_.row_bytes());
+      inv_norm[i] = keys_.inv_norm(rank_index(pool_[i]));
+    }
+    std::vector<std::pair<int64_t, int64_t>> tiles;  // the upper triangle; the rest mirrors it
+    for (int64_t r = 0; r < count; r += kRowBlock)
+      for (int64_t c = r; c < count; c += kRowBlock) tiles.emplace_back(r, c);
+    for_each_part(parallel_for_, tiles.size(), [&](int64_t begin, int64_t end) {
+      for (int64_t tile = begin; tile < end; ++tile) {
+        const auto [row, col] = tiles[tile];
+        const int64_t num_rows = std::min(kRowBlock, count - row);
+        const int64_t num_cols = std::min(kRowBlock, count - col);
+        float* const out = &cosines_[row * count + col];
+        keys_.dots(&rows[row], num_rows, &rows[col], num_cols, out, count);
+        for (int64_t r = row; r < row + num_rows; ++r)
+          for (int64_t c = std::max(r, col); c < col + num_cols; ++c) {
+            float& value = cosines_[r * count + c];
+            value = cosine(value, inv_norm[r] * inv_norm[c]);
+            cosines_[c * count + r] = value;
+          }
+      }
+    });
+  }
+
+  // Plain greedy among the pool's first `count` tokens, as long as none outside can rank higher.
+  void pick_among(int64_t count, uint64_t bound, int64_t until, bool compares) {
+    const auto end = pool_.begin() + count;
+    while (num_picks() < until) {
+      const auto best = std::max_element(pool_.begin(), end);
+      if (best == end || *best <= bound) break;
+      const int64_t position = best - pool_.begin();
+      pick(rank_index(*best));
+      *best = 0;
+      if (!compares) continue;
+      const float* const cosine_to_pick = &cosines_[position * count];
+      for (int64_t i = 0; i < count; ++i) {
+        if (pool_[i] == 0) continue;
+        const int64_t token = rank_index(pool_[i]);
+        raise_similarity(token, cosine_to_pick[i]);
+        pool_[i] = rank_of(token);
+      }
+    }
+    if (compares)
+      for (int64_t i = 0; i < count; ++i)
+        if (pool_[i] != 0) seen_[rank_index(pool_[i])] = num_picks();
+    pool_.erase(std::remove(pool_.begin(), end, uint64_t{0}), end);
+  }
+
+  void raise_similarity(int64_t token, float value) {
+    similarity_[token] = std::max(similarity_[token], value);
+  }
+
+  static int64_t num_blocks(int64_t count) { return (count + kRowBlock - 1) / kRowBlock; }
+
+  const SelectRule& rule_;
+  const SelectImage& image_;
+  const ParallelFor parallel_for_;
+  Keys keys_;
+  Method method_ = Method::topk;
+
+  std::vector<int64_t> picks_;
+  std::vector<const void*> pick_rows_;           // [picks], what dot products read
+  std::vector<std::unique_ptr<char[]>> copies_;  // those of pick_rows_ that are not in place
+  std::vector<uint64_t> pool_;                   // ranks of the candidates
+  std::vector<float> weight_, similarity_;       // [tokens]; similarity to the first `seen` picks
+  std::vector<int64_t> seen_;                    // [tokens]
+  std::vector<float> cosines_;                   // among the candidates of a round
+};
+
+}  // namespace
+
+void select(const SelectRule& rule, const SelectImage& image, ParallelFor parallel_for) {
+  if (image.keep > 0) Selection(rule, image, parallel_for).run();
+}
+
+}  // namespace zoprune::ZOPRUNE_ISA

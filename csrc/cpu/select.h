@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/isa.h"
+#include "cpu/similarity.h"
+#include "zoprune/selection.h"
+
+namespace zoprune {
+
+// How to select, the same for all images of a call.
+struct SelectRule {
+  Method method;
+  float max_similarity;  // 1: no constraint
+  bool sort;             // ascending indices instead of pick order
+  uint64_t seed;
+  KeyType key_type;
+  int64_t dim;
+  int64_t key_stride;  // elements from a key to the next
+
+  bool compares() const { return compares_tokens(method) || max_similarity < 1; }
+};
+
+// One image. Pointers may be null where their argument was not given or the rule needs no keys.
+struct SelectImage {
+  const float* scores;    // [tokens]
+  const void* keys;       // [tokens, dim]
+  const bool* must_keep;  // [tokens], at most `keep` of them, all valid
+  const bool* valid;      // [tokens], at least `keep` of them
+  int64_t tokens;
+  int64_t keep;
+  int64_t first_index;  // of the image's first token in the result's numbering
+  int64_t* indices;     // result [keep]
+};
+
+// Runs task(context, begin, end) over parts of [0, count), possibly at the same time.
+using ParallelFor = void (*)(int64_t count, void (*task)(void* context, int64_t, int64_t),
+                             void* context);
+
+// Plain greedy selection, computed in blocks; docs/selection.md has the algorithm.
+ZOPRUNE_PER_ISA(void select(const SelectRule& rule, const SelectImage& image,
+                            ParallelFor parallel_for);)
+
+}  // namespace zoprune

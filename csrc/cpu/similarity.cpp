@@ -1,0 +1,119 @@
+#include "cpu/similarity.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "cpu/bfloat16.h"
+#include "cpu/lanes.h"
+
+namespace zoprune::ZOPRUNE_ISA {
+namespace {
+
+// Dot products of up to kRows x kCols pairs of rows. Each pair has its own sum, whose lanes run
+// along the rows: its order is the same in every tile and for both orders of the pair.
+template <typename T, int kRows, int kCols>
+void dot_tile(const T* const* rows, int64_t num_rows, const T* const* cols, int64_t num_cols,
+              int64_t dim, float* out, int64_t out_stride) {
+  using L = DotLanes<T>;
+  const T *row[kRows], *col[kCols];  // at an edge, the last one stands for those that are missing
+  for (int r = 0; r < kRows; ++r) row[r] = rows[std::min<int64_t>(r, num_rows - 1)];
+  for (int c = 0; c < kCols; ++c) col[c] = cols[std::min<int64_t>(c, num_cols - 1)];
+  typename L::Sum sum[kRows][kCols] = {};
+  const auto accumulate = [&](const auto& load) __attribute__((always_inline)) {
+    typename L::Operand b[kCols];
+#pragma GCC unroll 8
+    for (int c = 0; c < kCols; ++c) b[c] = load(col[c]);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const typename L::Operand a = load(row[r]);
+#pragma GCC unroll 8
+      for (int c = 0; c < kCols; ++c) sum[r][c] = L::multiply_add(a, b[c], sum[r][c]);
+    }
+  };
+  int64_t i = 0;
+  for (; i + L::kWidth <= dim; i += L::kWidth)
+    accumulate([&](const T* p) __attribute__((always_inline)) { return L::load(p + i); });
+  if (i < dim)
+    accumulate([&](const T* p) { return L::load(Tail<T, L::kWidth>(p + i, dim - i).values); });
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+    for (int c = 0; c < kCols; ++c)
+      if (r < num_rows && c < num_cols) out[r * out_stride + c] = reduce(sum[r][c]);
+}
+
+template <typename T>
+void dot_rows(const T* const* rows, int64_t num_rows, const T* const* cols, int64_t num_cols,
+              int64_t dim, float* out, int64_t out_stride) {
+  for (int64_t r = 0; r < num_rows; r += kTileRows) {
+    const int64_t rest = num_rows - r;
+    for (int64_t c = 0; c < num_cols;) {
+      const bool single = num_cols - c == 1;
+      const auto tile = single ? dot_tile<T, kTileRows, 1> : dot_tile<T, kTileRows, kTileCols>;
+      const int64_t width = single ? 1 : std::min<int64_t>(kTileCols, num_cols - c);
+      tile(rows + r, std::min<int64_t>(kTileRows, rest), cols + c, width, dim,
+           out + r * out_stride + c, out_stride);
+      c += width;
+    }
+  }
+}
+
+template <typename T>
+double squared_norm(const T* row, int64_t dim) {
+  double lane[kLanes] = {};
+  const auto accumulate = [&](Lanes value) {
+    for (int j = 0; j < kLanes; ++j) lane[j] += static_cast<double>(value[j]) * value[j];
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= dim; i += kLanes) accumulate(load_lanes(row + i));
+  if (i < dim) accumulate(load_lanes(Tail<T, kLanes>(row + i, dim - i).values));
+  double sum = 0;
+  for (double value : lane) sum += value;
+  return sum;
+}
+
+void scale_values(const float* row, double scale, int64_t dim, float* out) {
+  for (int64_t i = 0; i < dim; ++i) out[i] = static_cast<float>(row[i] * scale);
+}
+
+void scale_values(const BFloat16* row, double scale, int64_t dim, BFloat16* out) {
+  for (int64_t i = 0; i < dim; ++i) store(static_cast<float>(load(row[i]) * scale), out[i]);
+}
+
+// Calls f with the row type that a KeyType stands for.
+template <typename F>
+auto with_type(KeyType type, const F& f) {
+  if (type == KeyType::float32) return f(float{});
+  if (type == KeyType::float16) return f(Half{});
+  return f(BFloat16{});
+}
+
+template <typename T>
+const T* as(const void* row) {
+  return static_cast<const T*>(row);
+}
+
+}  // namespace
+
+void dot_products(KeyType type, const void* const* rows, int64_t num_rows, const void* const* cols,
+                  int64_t num_cols, int64_t dim, float* out, int64_t out_stride) {
+  with_type(type, [&](auto element) {
+    using T = decltype(element);
+    dot_rows(reinterpret_cast<const T* const*>(rows), num_rows,
+             reinterpret_cast<const T* const*>(cols), num_cols, dim, out, out_stride);
+  });
+}
+
+double norm(KeyType type, const void* row, int64_t dim) {
+  return std::sqrt(
+      with_type(type, [&](auto element) { return squared_norm(as<decltype(element)>(row), dim); }));
+}
+
+void scale_row(KeyType type, const void* row, double scale, int64_t dim, void* out) {
+  if (type == KeyType::float32)
+    scale_values(as<float>(row), scale, dim, static_cast<float*>(out));
+  else
+    scale_values(as<BFloat16>(row), scale, dim, static_cast<BFloat16*>(out));
+}
+
+}  // namespace zoprune::ZOPRUNE_ISA

@@ -1,0 +1,31 @@
+// Dot products of keys, each in one defined way: its bits depend on the two rows alone, not on
+// which other rows are in the call, nor on the order of the two. docs/selection.md has the why.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/isa.h"
+
+namespace zoprune {
+
+enum class KeyType { float32, float16, bfloat16 };
+
+constexpr int64_t key_bytes(KeyType type) { return type == KeyType::float32 ? 4 : 2; }
+
+// Rows of one call to dot_products that stay in a core's cache.
+constexpr int64_t kDotBlock = 24;
+
+ZOPRUNE_PER_ISA(
+    // out[r * out_stride + c] = rows[r] . cols[c], accumulated in fp32.
+    void dot_products(KeyType type, const void* const* rows, int64_t num_rows,
+                      const void* const* cols, int64_t num_cols, int64_t dim, float* out,
+                      int64_t out_stride);
+
+    // The Euclidean norm, accumulated in fp64: it neither overflows nor underflows.
+    double norm(KeyType type, const void* row, int64_t dim);
+
+    // out = row * scale, where scale is a power of two.
+    void scale_row(KeyType type, const void* row, double scale, int64_t dim, void* out);)
+
+}  // namespace zoprune
