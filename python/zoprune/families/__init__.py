@@ -1,0 +1,22 @@
+"""The supported model architectures, one file each."""
+
+from torch import nn
+
+from .base import Family
+from .llava import Llava
+
+FAMILIES: tuple[Family, ...] = (Llava(),)
+SUPPORTED = tuple(name for family in FAMILIES for name in family.models)
+
+
+def family_of(model: nn.Module) -> Family:
+    """The adapter of a model; TypeError for an architecture without one."""
+    names = [cls.__name__ for cls in type(model).__mro__]
+    for family in FAMILIES:
+        if any(name in names for name in family.models):
+            return family
+    raise TypeError(
+        f"zoprune: model: expected one of {', '.join(SUPPORTED)}, got {type(model).__name__}. "
+        "For any other model, wrap its projector: zoprune.PrunedProjector(projector, keep) returns "
+        "the pruned tokens and their indices (see docs/models.md)"
+    )

@@ -1,0 +1,88 @@
+"""What the last call of a pruned model kept, remembered for each thread."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+LINEAR_WARNING = (
+    "zoprune: the projector is one linear layer: every token has the same sensitivity; "
+    "selecting by diversity only"
+)
+_threads = threading.local()
+_warned = False
+
+
+@dataclass(frozen=True)
+class Visual:
+    """The tokens of all images, or all videos, of one call; everything on the CPU."""
+
+    modality: str
+    images: Tensor  # [T] int64, the image that each token belongs to
+    kept: Tensor  # [K] int64, ascending, into the T tokens
+    scores: Tensor  # [T] float32, NaN for newlines
+
+
+@dataclass(frozen=True)
+class Report:
+    """The last call: ``kept`` and ``scores`` have one tensor for each image, then each video."""
+
+    visuals: list[Visual]
+
+    @property
+    def kept(self) -> list[Tensor]:
+        """Indices of the kept tokens within each image, int64 [k]."""
+        result = []
+        for v in self.visuals:
+            for image in range(int(v.images.max()) + 1):
+                start = int((v.images < image).sum())
+                result.append(v.kept[v.images[v.kept] == image] - start)
+        return result
+
+    @property
+    def scores(self) -> list[Tensor]:
+        """Sensitivity of every token of each image, float32 [N]; NaN for newlines."""
+        return [
+            v.scores[v.images == image]
+            for v in self.visuals
+            for image in range(int(v.images.max()) + 1)
+        ]
+
+    @property
+    def tokens(self) -> list[int]:
+        """How many visual tokens each image had."""
+        return [len(scores) for scores in self.scores]
+
+    def __str__(self) -> str:
+        counts = zip(self.kept, self.tokens, strict=True)
+        return ", ".join(f"{len(kept)} of {tokens}" for kept, tokens in counts)
+
+
+def report(model: nn.Module) -> Report:
+    """What the model's last call in this thread kept; RuntimeError if there was none."""
+    visuals = _store().get(model)
+    if visuals is None:
+        raise RuntimeError("zoprune: report: the model has not been called in this thread yet")
+    return Report(visuals)
+
+
+def remember(model: nn.Module, visuals: list[Visual]) -> None:
+    _store()[model] = visuals
+
+
+def _store() -> WeakKeyDictionary:
+    if not hasattr(_threads, "reports"):
+        _threads.reports = WeakKeyDictionary()
+    return _threads.reports
+
+
+def warn_linear() -> None:
+    """Once per process, as the operators do for activation='identity'."""
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(LINEAR_WARNING, stacklevel=3)

@@ -1,0 +1,101 @@
+"""Which visual tokens to keep: budgets per image, crop or frame on top of ``select_varlen``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import zoprune_kernels
+from zoprune_kernels.checks import METHODS
+
+STRUCTURE = -1  # the unit of a token that belongs to no image: newlines, always kept
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How tokens are picked; see ``zoprune_kernels.select`` for the methods."""
+
+    method: str = "sads"
+    max_similarity: float = 1.0
+    prompt_seeds: int = 0  # tokens per unit, most similar to the prompt, that are kept first
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(
+                f"zoprune: method: expected one of {', '.join(METHODS)}, got '{self.method}'"
+            )
+        if not -1 <= self.max_similarity <= 1:
+            raise ValueError(
+                f"zoprune: max_similarity: expected a number in [-1, 1], got {self.max_similarity}"
+            )
+        if self.prompt_seeds < 0:
+            raise ValueError(
+                f"zoprune: prompt_seeds: expected a count >= 0, got {self.prompt_seeds}"
+            )
+
+
+def choose(
+    scores: Tensor,
+    keys: Tensor,
+    units: Tensor,
+    keep: int | float,
+    rule: Rule,
+    relevance: Tensor | None = None,
+) -> Tensor:
+    """Ascending indices of the tokens to keep.
+
+    scores [T] float32; keys [T, D]; units [T] int64 on the CPU, the image, crop or frame that a
+    token's budget is taken from (``STRUCTURE``: kept on top of every budget); keep is a count per
+    unit, or a ratio in (0, 1] of its tokens; relevance [T] is what ``Rule.prompt_seeds`` goes by.
+    """
+    order = units.argsort(stable=True)
+    sizes = units[units != STRUCTURE].unique(return_counts=True)[1].tolist()
+    structure = len(units) - sum(sizes)
+    budgets = [budget(keep, size) for size in sizes]
+    device = scores.device
+    fixed, order = order[:structure].to(device), order[structure:].to(device)
+    scores, keys = scores[order], keys[order]
+    picked = zoprune_kernels.select_varlen(
+        scores,
+        keys,
+        _offsets(sizes, device),
+        _offsets(budgets, device),
+        sum(budgets),
+        _seeds(relevance[order], sizes, budgets, rule.prompt_seeds) if rule.prompt_seeds else None,
+        method=rule.method,
+        max_similarity=rule.max_similarity,
+    )
+    return torch.cat([fixed, order[picked]]).sort().values
+
+
+def budget(keep: int | float, tokens: int) -> int:
+    """How many of a unit's tokens stay: a count, or a ratio of them; at least one."""
+    count = keep if isinstance(keep, int) else round(keep * tokens)
+    return min(max(count, 1), tokens)
+
+
+def check_keep(keep: int | float) -> None:
+    count = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 1
+    ratio = isinstance(keep, float) and 0 < keep <= 1
+    if not count and not ratio:
+        raise ValueError(
+            f"zoprune: keep: expected a count >= 1 or a ratio in (0, 1] as a float, got {keep!r}"
+        )
+
+
+def _offsets(sizes: list[int], device: torch.device) -> Tensor:
+    offsets = torch.tensor([0, *sizes]).cumsum(0)
+    return offsets.to(device, torch.int32)
+
+
+def _seeds(relevance: Tensor, sizes: list[int], budgets: list[int], seeds: int) -> Tensor:
+    """Flags [T] of each unit's most relevant tokens."""
+    flags = torch.zeros_like(relevance, dtype=torch.bool)
+    start = 0
+    for size, limit in zip(sizes, budgets, strict=True):
+        best = relevance[start : start + size].topk(min(seeds, limit)).indices
+        flags[start + best] = True
+        start += size
+    return flags

@@ -1,0 +1,102 @@
+"""The inputs of a model call without the visual tokens that are dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import reports
+from .families.base import VisualTokens
+from .prompt import Shortening, default_positions
+from .selection import STRUCTURE, choose
+from .settings import Pruning
+
+PER_TOKEN = ("token_type_ids", "mm_token_type_ids")  # further inputs with one entry for each token
+
+
+@torch.compiler.disable
+def shorten(model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of ``forward`` or ``generate`` without the visual tokens that are dropped."""
+    pruning: Pruning = model._zoprune
+    family, ids = pruning.family, inputs.get("input_ids")
+    if ids is None:
+        raise ValueError("zoprune: input_ids: expected the prompt beside the images, got None")
+    keep_columns = torch.ones_like(ids, dtype=torch.bool)
+    visuals, kept, entries = {}, {}, []
+    for modality, names in family.inputs.items():
+        if inputs.get(names[0]) is None:
+            continue
+        tokens = family.encode(model, inputs, modality)
+        slots = (ids == family.token_id(model, modality)).flatten().nonzero()[:, 0]  # [T]
+        images = tokens.images
+        if len(slots) != len(images):
+            raise ValueError(
+                f"zoprune: input_ids: expected {len(images)} {modality} tokens (as many as the "
+                f"{modality}s have), got {len(slots)}"
+            )
+        picks, scores = select_tokens(model, tokens, ids, slots)
+        keep_columns.view(-1)[slots] = False
+        keep_columns.view(-1)[slots[picks]] = True
+        visuals[modality], kept[modality] = tokens, picks
+        entries.append(reports.Visual(modality, images, picks.cpu(), scores.cpu()))
+    reports.remember(model, entries)
+
+    mask = inputs.get("attention_mask")
+    short = Shortening.of(keep_columns, mask)
+    dropped = {name for names in family.inputs.values() for name in names}
+    shortened = {name: value for name, value in inputs.items() if name not in dropped}
+    shortened["input_ids"] = short.apply(ids, _padding(model))
+    shortened["attention_mask"] = short.attention_mask
+    shortened["position_ids"] = _positions(model, inputs, short)
+    for name in PER_TOKEN:
+        if inputs.get(name) is not None:
+            shortened[name] = short.apply(inputs[name], 0)
+    if inputs.get("labels") is not None:
+        shortened["labels"] = short.apply(inputs["labels"], -100)
+    return shortened | family.feed(model, shortened["input_ids"], visuals, kept)
+
+
+def select_tokens(
+    model: nn.Module, tokens: VisualTokens, ids: Tensor, slots: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Ascending indices of the tokens to keep, and every token's score [T] (NaN for newlines)."""
+    pruning: Pruning = model._zoprune
+    scores = tokens.arranged(pruning.projector.score(tokens.x, pruning.estimator))
+    units = tokens.images
+    if pruning.per == pruning.family.groups:
+        groups = tokens.arranged(tokens.groups).nan_to_num(0).round().long()
+        units = units * (int(groups.max()) + 1) + groups
+    units = units.masked_fill(scores.isnan().cpu(), STRUCTURE)
+    keys = torch.cat(list(tokens.features)).detach()
+    relevance = _relevance(model, keys, ids, slots) if pruning.rule.prompt_seeds else None
+    return choose(scores, keys, units, pruning.budget, pruning.rule, relevance), scores
+
+
+def _relevance(model: nn.Module, keys: Tensor, ids: Tensor, slots: Tensor) -> Tensor:
+    """Cosine [T] of each visual token with the mean embedding of its prompt's text."""
+    is_text = torch.ones_like(ids, dtype=torch.bool)
+    for modality in model._zoprune.family.inputs:
+        is_text &= ids != model._zoprune.family.token_id(model, modality)
+    embeds = model.get_input_embeddings()(ids.masked_fill(~is_text, 0)).float()  # [B, L, D]
+    mean = (embeds * is_text[..., None]).sum(1) / is_text.sum(1, keepdim=True)
+    rows = slots // ids.shape[1]
+    return torch.cosine_similarity(keys.float(), mean[rows], dim=-1)
+
+
+def _positions(model: nn.Module, inputs: dict[str, Any], short: Shortening) -> Tensor | None:
+    """Positions of the shortened prompt; None where the model's own default is right."""
+    pruning: Pruning = model._zoprune
+    given = inputs.get("position_ids")
+    if given is None and pruning.positions == "compact":
+        return None
+    if given is None:
+        given = pruning.family.positions(model, inputs)
+    if given is None:
+        given = default_positions(inputs["input_ids"], inputs.get("attention_mask"))
+    return short.compact(given) if pruning.positions == "compact" else short.apply(given, 0)
+
+
+def _padding(model: nn.Module) -> int:
+    return model.config.get_text_config().pad_token_id or 0
