@@ -127,17 +127,6 @@ def test_prompt_given_by_position_and_as_a_dict(model, inputs):
 
 
 @torch.no_grad()
-def test_a_conversation_goes_on_from_the_cache(model, inputs):
-    zoprune.prune(model, 6)
-    first = model.generate(**inputs, **GREEDY, return_dict_in_generate=True)
-    longer = torch.cat([first.sequences, torch.tensor([[7, 8, 9]])], dim=1)
-    turn = inputs | {"input_ids": longer, "attention_mask": torch.ones_like(longer)}
-    expected = model.generate(**turn, **GREEDY)
-    cache = first.past_key_values
-    assert torch.equal(model.generate(**turn, **GREEDY, past_key_values=cache), expected)
-
-
-@torch.no_grad()
 def test_text_only_calls_are_untouched(model, inputs):
     text = {"input_ids": torch.tensor([[3, 4, 5]]), "attention_mask": torch.ones(1, 3).long()}
     expected = model(**text).logits

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,8 +69,8 @@ class Projector:
 
     linear_1: nn.Linear
     activation: str
-    linear_2: nn.Linear | None
-    norm: nn.Module | None = None
+    linear_2: Any  # nn.Linear or None
+    norm: Any = None  # a LayerNorm, an RMSNorm or None
     merge: nn.Linear | None = None
     _folds: dict[tuple, Fold] = field(default_factory=dict, repr=False)
 
@@ -166,7 +167,8 @@ class Projector:
 
     def _first_layer(self) -> tuple[Tensor, Tensor | None]:
         """W1 [H, d] with the merge layer folded in, and b1 [H]."""
-        w1, b1 = self.linear_1.weight, self.linear_1.bias
+        w1: Tensor = self.linear_1.weight
+        b1: Tensor | None = self.linear_1.bias
         if self.merge is not None:
             if self.merge.bias is not None:
                 b1 = F.linear(self.merge.bias, w1, b1)
@@ -312,7 +314,7 @@ def activation_name(module: nn.Module) -> str | None:
     return None
 
 
-def _is_layer_norm(module: nn.Module | None) -> bool:
+def _is_layer_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.LayerNorm)
 
 
@@ -320,11 +322,11 @@ def _is_rms_norm(module: nn.Module) -> bool:
     return type(module).__name__.endswith("RMSNorm")
 
 
-def _epsilon(norm: nn.Module) -> float:
+def _epsilon(norm: Any) -> float:
     epsilon = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
     return torch.finfo(torch.float32).eps if epsilon is None else epsilon
 
 
-def _quadratic_form(g: Tensor, metric: Tensor) -> Tensor:
+def _quadratic_form(g: Tensor, metric: Any) -> Tensor:
     """g^T M g for each row: g [T, H] float32, M [H, H] -> [T] float32."""
     return (F.linear(g.to(metric.dtype), metric) * g).sum(-1, dtype=torch.float32)

@@ -20,13 +20,13 @@ from .shortening import shorten
 
 
 @functools.cache
-def pruned_class(base: type[nn.Module]) -> type[nn.Module]:
+def pruned_class(base: Any) -> Any:
     """A subclass of a model class that shortens prompts. It keeps the name: configs store it."""
     forward_names = list(inspect.signature(base.forward).parameters)[1:]
     generate_names = list(inspect.signature(base.generate).parameters)[1:]
 
     @functools.wraps(base.forward)
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         arguments = {**dict(zip(forward_names, args, strict=False)), **kwargs}
         if _has_images(self, arguments):
             arguments = shorten(self, arguments)
@@ -35,7 +35,7 @@ def pruned_class(base: type[nn.Module]) -> type[nn.Module]:
         return base.forward(self, **arguments)
 
     @functools.wraps(base.generate)
-    def generate(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
         arguments = {**dict(zip(generate_names, args, strict=False)), **kwargs}
         if not _has_images(self, arguments):
             return base.generate(self, **arguments)
@@ -50,7 +50,7 @@ def pruned_class(base: type[nn.Module]) -> type[nn.Module]:
         output = base.generate(self, **arguments)
         return _with_full_prompt(output, prompt, length)
 
-    def __reduce_ex__(self: nn.Module, protocol: int) -> tuple:
+    def __reduce_ex__(self: Any, protocol: int) -> tuple:
         return _unpickle, (base,), self.__dict__
 
     members = {"forward": forward, "generate": generate, "__reduce_ex__": __reduce_ex__}
@@ -60,19 +60,19 @@ def pruned_class(base: type[nn.Module]) -> type[nn.Module]:
     return type(base.__name__, (base,), members)
 
 
-def _unpickle(base: type[nn.Module]) -> nn.Module:
+def _unpickle(base: Any) -> nn.Module:
     cls = pruned_class(base)
     return cls.__new__(cls)
 
 
-def _has_images(model: nn.Module, arguments: dict[str, Any]) -> bool:
+def _has_images(model: Any, arguments: dict[str, Any]) -> bool:
     pruning = pruning_of(model)  # None when a compiled forward outlives ``restore``
     return pruning is not None and any(
         arguments.get(names[0]) is not None for names in pruning.family.inputs.values()
     )
 
 
-def _shift_lengths(model: nn.Module, arguments: dict[str, Any], removed: int) -> None:
+def _shift_lengths(model: Any, arguments: dict[str, Any], removed: int) -> None:
     """Lengths that count the prompt are given for the full one."""
     config = arguments.get("generation_config") or model.generation_config
     unset = type(config)()
@@ -109,7 +109,7 @@ def _check_embeds_mode(arguments: dict[str, Any]) -> None:
         arguments["position_ids"] = batch_first(arguments["position_ids"])
 
 
-def _prepares_inputs(base: type[nn.Module]) -> Callable:
+def _prepares_inputs(base: Any) -> Callable:
     """``prepare_inputs_for_generation`` that extends given positions and embeddings.
 
     The original uses them as they are, whatever was generated or drafted since.
@@ -117,7 +117,7 @@ def _prepares_inputs(base: type[nn.Module]) -> Callable:
 
     @functools.wraps(base.prepare_inputs_for_generation)
     def prepare_inputs_for_generation(
-        self: nn.Module, input_ids: Tensor, *args: Any, **kwargs: Any
+        self: Any, input_ids: Tensor, *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
         embeds, positions = kwargs.get("inputs_embeds"), kwargs.get("position_ids")
         if embeds is None or pruning_of(self) is None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from torch import nn
+from typing import Any
 
 from . import reports
 from .families import family_of
@@ -16,7 +15,7 @@ from .settings import Pruning, pruning_of
 
 
 def prune(
-    model: nn.Module,
+    model: Any,
     keep: int | float,
     *,
     per: str = "image",
@@ -31,7 +30,7 @@ def prune(
     prompt_seeds: int = 0,
     positions: str | None = None,
     metric: str | Path | None = None,
-) -> nn.Module:
+) -> Any:
     """Make a Hugging Face VLM keep only some of its visual tokens, in place; returns the model.
 
     Args:
@@ -57,11 +56,11 @@ def prune(
     if per not in ("image", family.groups):
         choices = "'image'" + (f" or '{family.groups}'" if family.groups else "")
         raise ValueError(f"zoprune: per: expected {choices}, got '{per}'")
-    choices = ("original",) if family.mrope else ("compact", "original")
-    positions = choices[0] if positions is None else positions
-    if positions not in choices:
+    allowed = ["original"] if family.mrope else ["compact", "original"]
+    positions = allowed[0] if positions is None else positions
+    if positions not in allowed:
         raise ValueError(
-            f"zoprune: positions: expected one of {', '.join(choices)}, got '{positions}'"
+            f"zoprune: positions: expected one of {', '.join(allowed)}, got '{positions}'"
         )
     how = Estimator(estimator, num_directions, step, distribution, seed, through_norm)
     rule = Rule(method, max_similarity, prompt_seeds)
@@ -73,12 +72,12 @@ def prune(
     elif estimator == "closed":
         _prepare_metric(projector, how.through_norm, metric)
     hook = module.register_forward_hook(record)
-    model._zoprune = Pruning(family, projector, keep, per, how, rule, positions, hook)
-    model.__class__ = pruned_class(type(model))
+    vars(model)["_zoprune"] = Pruning(family, projector, keep, per, how, rule, positions, hook)
+    model.__class__ = pruned_class(model.__class__)
     return model
 
 
-def restore(model: nn.Module) -> nn.Module:
+def restore(model: Any) -> Any:
     """Undo ``prune``; a model that is not pruned stays as it is. Returns the model."""
     pruning = pruning_of(model)
     if pruning is not None:

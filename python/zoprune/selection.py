@@ -63,7 +63,7 @@ def choose(
         _offsets(sizes, device),
         _offsets(budgets, device),
         sum(budgets),
-        _seeds(relevance[order], sizes, budgets, rule.prompt_seeds) if rule.prompt_seeds else None,
+        None if relevance is None else _seeds(relevance[order], sizes, budgets, rule.prompt_seeds),
         method=rule.method,
         max_similarity=rule.max_similarity,
     )

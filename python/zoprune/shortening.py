@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import reports
 from .families.base import VisualTokens
@@ -17,7 +17,7 @@ PER_TOKEN = ("token_type_ids", "mm_token_type_ids")  # further inputs with one e
 
 
 @torch.compiler.disable
-def shorten(model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+def shorten(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """The inputs of ``forward`` or ``generate`` without the visual tokens that are dropped."""
     pruning: Pruning = model._zoprune
     family, ids = pruning.family, inputs.get("input_ids")
@@ -59,7 +59,7 @@ def shorten(model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def select_tokens(
-    model: nn.Module, tokens: VisualTokens, ids: Tensor, slots: Tensor
+    model: Any, tokens: VisualTokens, ids: Tensor, slots: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Ascending indices of the tokens to keep, and every token's score [T] (NaN for newlines)."""
     pruning: Pruning = model._zoprune
@@ -74,7 +74,7 @@ def select_tokens(
     return choose(scores, keys, units, pruning.budget, pruning.rule, relevance), scores
 
 
-def _relevance(model: nn.Module, keys: Tensor, ids: Tensor, slots: Tensor) -> Tensor:
+def _relevance(model: Any, keys: Tensor, ids: Tensor, slots: Tensor) -> Tensor:
     """Cosine [T] of each visual token with the mean embedding of its prompt's text."""
     is_text = torch.ones_like(ids, dtype=torch.bool)
     for modality in model._zoprune.family.inputs:
@@ -85,7 +85,7 @@ def _relevance(model: nn.Module, keys: Tensor, ids: Tensor, slots: Tensor) -> Te
     return torch.cosine_similarity(keys.float(), mean[rows], dim=-1)
 
 
-def _positions(model: nn.Module, inputs: dict[str, Any], short: Shortening) -> Tensor | None:
+def _positions(model: Any, inputs: dict[str, Any], short: Shortening) -> Tensor | None:
     """Positions of the shortened prompt; None where the model's own default is right."""
     pruning: Pruning = model._zoprune
     given = inputs.get("position_ids")
@@ -98,5 +98,5 @@ def _positions(model: nn.Module, inputs: dict[str, Any], short: Shortening) -> T
     return short.compact(given) if pruning.positions == "compact" else short.apply(given, 0)
 
 
-def _padding(model: nn.Module) -> int:
+def _padding(model: Any) -> int:
     return model.config.get_text_config().pad_token_id or 0

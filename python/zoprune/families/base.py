@@ -23,7 +23,7 @@ class VisualTokens:
     features: Sequence[Tensor]  # one [n, D] for each image, in the order of the placeholders
     x: Tensor  # [R, d], the projector's inputs
     arrange: Callable[[Tensor], Tensor] | None = None  # [R, C] -> [T, C], NaN for newlines
-    groups: Tensor | None = None  # [R] float on the CPU, the crop or frame within the image
+    groups: Any = None  # Tensor [R] float on the CPU, the crop or frame within the image
     output: Any = None  # what the model's encoder returned, where the model accepts that as input
 
     def arranged(self, rows: Tensor) -> Tensor:
@@ -52,14 +52,12 @@ class Family:
     projector = "model.multi_modal_projector"
     mrope = False  # multimodal rotary positions, computed from the image grid
 
-    def encode(self, model: nn.Module, inputs: dict[str, Any], modality: str) -> VisualTokens:
+    def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
         """Run the vision tower and the projector, as the model does."""
         output, x = self.project(model, inputs, modality)
         return VisualTokens(getattr(output, "pooler_output", output), x, output=output)
 
-    def project(
-        self, model: nn.Module, inputs: dict[str, Any], modality: str
-    ) -> tuple[Any, Tensor]:
+    def project(self, model: Any, inputs: dict[str, Any], modality: str) -> tuple[Any, Tensor]:
         """What the model's encoder returns, and its projector's inputs [R, d]."""
         get = getattr(model.model, f"get_{modality}_features")
         names = inspect.signature(get).parameters
@@ -68,19 +66,19 @@ class Family:
             output = get(**given)
         return output, torch.cat([r.flatten(0, -2) for r in rows])
 
-    def positions(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor | None:
+    def positions(self, model: Any, inputs: dict[str, Any]) -> Tensor | None:
         """Multimodal positions [3, B, L] of the full prompt; None for ordinary ones."""
         return None
 
     def feed(
         self,
-        model: nn.Module,
+        model: Any,
         input_ids: Tensor,
         tokens: dict[str, VisualTokens],
         kept: dict[str, Tensor],
     ) -> dict[str, Any]:
         """The model inputs that carry the kept features into the shortened prompt [B, L']."""
-        if accepts_encoder_outputs(type(model)):
+        if accepts_encoder_outputs(model.__class__):
             outputs = {m: self.shortened_output(t, kept[m]) for m, t in tokens.items()}
             return {"mm_encoder_outputs": outputs}
         slots = {m: input_ids == self.token_id(model, m) for m in tokens}
@@ -97,13 +95,13 @@ class Family:
         """The encoder's output with only the kept features."""
         return type(tokens.output)(pooler_output=tokens.only(kept))
 
-    def token_id(self, model: nn.Module, modality: str) -> int:
+    def token_id(self, model: Any, modality: str) -> int:
         """The token that stands for one visual token in ``input_ids``."""
         return getattr(model.config, f"{modality}_token_id")
 
 
 @functools.cache
-def accepts_encoder_outputs(cls: type[nn.Module]) -> bool:
+def accepts_encoder_outputs(cls: Any) -> bool:
     """Whether the model takes visual features that were computed before (transformers 5)."""
     return "mm_encoder_outputs" in inspect.signature(cls.forward).parameters
 
