@@ -62,11 +62,7 @@ SelectRule select_rule(const SelectOptions& options, const std::optional<Tensor>
   rule.max_similarity = static_cast<float>(options.max_similarity);
   rule.sort = options.sort;
   rule.seed = static_cast<uint64_t>(options.seed);
-  if (keys) {
-    rule.key_type = key_type(*keys);
-    rule.dim = keys->size(-1);
-    rule.key_stride = keys->stride(-2);
-  }
+  if (keys) rule.keys = {key_type(*keys), keys->size(-1), keys->stride(-2)};
   return rule;
 }
 

@@ -2,80 +2,17 @@
 
 #include <algorithm>
 #include <cfloat>
-#include <cmath>
 #include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "cpu/keys.h"
+
 namespace zoprune::ZOPRUNE_ISA {
 namespace {
 
-// Norms within these bounds neither overflow nor lose digits in an fp32 dot product.
-constexpr double kSmallestNorm = 0x1p-30, kLargestNorm = 0x1p60;
 constexpr int64_t kMinBlock = 32, kMaxBlock = 256;  // candidates of one round
-constexpr int64_t kRowBlock = kDotBlock;            // keys of one task
-
-template <typename F>
-void for_each_part(ParallelFor parallel_for, int64_t count, const F& f) {
-  parallel_for(
-      count,
-      [](void* context, int64_t begin, int64_t end) {
-        (*static_cast<const F*>(context))(begin, end);
-      },
-      const_cast<F*>(&f));
-}
-
-// The keys of an image: what each one's norm is, computed once, and rows fit for dot products.
-class Keys {
- public:
-  Keys(const SelectRule& rule, const SelectImage& image)
-      : type_(rule.key_type),
-        dim_(rule.dim),
-        stride_(rule.key_stride * key_bytes(rule.key_type)),
-        data_(static_cast<const char*>(image.keys)),
-        scale_(image.tokens),
-        inv_norm_(image.tokens) {}
-
-  int64_t row_bytes() const { return dim_ * key_bytes(type_); }
-  float inv_norm(int64_t token) const { return inv_norm_[token]; }
-
-  // The token's key in place, or a copy in `space` [row_bytes] scaled by a power of two where its
-  // norm is not fit for fp32. Measures the norm at the first call.
-  const void* row(int64_t token, char* space) {
-    const void* key = data_ + token * stride_;
-    if (scale_[token] == 0) measure(token, key);
-    if (scale_[token] == 1) return key;
-    scale_row(type_, key, scale_[token], dim_, space);
-    return space;
-  }
-
-  void dots(const void* const* rows, int64_t num_rows, const void* const* cols, int64_t num_cols,
-            float* out, int64_t out_stride) const {
-    dot_products(type_, rows, num_rows, cols, num_cols, dim_, out, out_stride);
-  }
-
- private:
-  void measure(int64_t token, const void* key) {
-    const double length = norm(type_, key, dim_);
-    scale_[token] = 1;
-    if (!(length > 0) || !std::isfinite(length)) return;  // a zero key: inv_norm stays 0
-    if (length < kSmallestNorm || length > kLargestNorm)
-      scale_[token] = std::ldexp(1.0, -std::ilogb(length));
-    inv_norm_[token] = static_cast<float>(1 / (length * scale_[token]));
-  }
-
-  KeyType type_;
-  int64_t dim_, stride_;
-  const char* data_;
-  std::vector<double> scale_;  // 0 until measured
-  std::vector<float> inv_norm_;
-};
-
-// Rounding may leave [-1, 1]; a zero key has cosine 0 with everything, whatever the dot product.
-inline float cosine(float dot, float inv_norms) {
-  return inv_norms == 0 ? 0.0f : std::min(std::max(dot * inv_norms, -1.0f), 1.0f);
-}
 
 class Selection {
  public:
@@ -83,7 +20,7 @@ class Selection {
       : rule_(rule),
         image_(image),
         parallel_for_(parallel_for),
-        keys_(rule, rule.compares() ? image : SelectImage{}) {}
+        keys_(rule.keys, image.keys, rule.compares() ? image.tokens : 0) {}
 
   void run() {
     std::vector<int64_t> unknown = collect();

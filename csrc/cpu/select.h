@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "cpu/isa.h"
+#include "cpu/parallel.h"
 #include "cpu/similarity.h"
 #include "zoprune/selection.h"
 
@@ -14,9 +15,7 @@ struct SelectRule {
   float max_similarity;  // 1: no constraint
   bool sort;             // ascending indices instead of pick order
   uint64_t seed;
-  KeyType key_type;
-  int64_t dim;
-  int64_t key_stride;  // elements from a key to the next
+  KeyLayout keys;
 
   bool compares() const { return compares_tokens(method) || max_similarity < 1; }
 };
@@ -32,10 +31,6 @@ struct SelectImage {
   int64_t first_index;  // of the image's first token in the result's numbering
   int64_t* indices;     // result [keep]
 };
-
-// Runs task(context, begin, end) over parts of [0, count), possibly at the same time.
-using ParallelFor = void (*)(int64_t count, void (*task)(void* context, int64_t, int64_t),
-                             void* context);
 
 // Plain greedy selection, computed in blocks; docs/selection.md has the algorithm.
 ZOPRUNE_PER_ISA(void select(const SelectRule& rule, const SelectImage& image,

@@ -13,6 +13,13 @@ enum class KeyType { float32, float16, bfloat16 };
 
 constexpr int64_t key_bytes(KeyType type) { return type == KeyType::float32 ? 4 : 2; }
 
+// How keys lie in memory, the same for all images of a call.
+struct KeyLayout {
+  KeyType type;
+  int64_t dim;
+  int64_t stride;  // elements from a key to the next
+};
+
 // Rows of one call to dot_products that stay in a core's cache.
 constexpr int64_t kDotBlock = 24;
 
