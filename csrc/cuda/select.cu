@@ -1,0 +1,264 @@
+#include <algorithm>
+#include <cstdio>
+
+#include "cuda/select.h"
+#include "cuda/select_candidates.cuh"
+#include "cuda/select_greedy.cuh"
+#include "cuda/select_similarity.cuh"
+#include "cuda/select_state.cuh"
+
+namespace zoprune::cuda {
+namespace {
+
+__device__ float load_score(const SelectArguments& arguments, int64_t token) {
+  switch (arguments.score_dtype) {
+    case DType::float16:
+      return Element<DType::float16>::load(arguments.scores, token);
+    case DType::bfloat16:
+      return Element<DType::bfloat16>::load(arguments.scores, token);
+    default:
+      return Element<DType::float32>::load(arguments.scores, token);
+  }
+}
+
+__device__ Image find_image(const SelectArguments& arguments, const SelectPlan& plan,
+                            const Workspace& work, int64_t number, int group) {
+  Image image;
+  image.member = static_cast<int>(blockIdx.x) % plan.ctas;
+  image.members = plan.ctas;
+  image.arrivals = work.arrivals + group;
+  image.partial = work.partial + group * plan.chunks * plan.split_rows * kBlock;
+  if (arguments.cu_tokens == nullptr) {
+    image.start = number * arguments.tokens;
+    image.tokens = static_cast<int>(arguments.tokens);
+    image.output = number * arguments.keep;
+    image.keep = static_cast<int>(arguments.keep);
+    image.rows = group * arguments.tokens;
+    return image;
+  }
+  // Offsets cannot be checked without a synchronisation; wrong ones must not lead out of memory.
+  const auto within = [](int64_t offset, int64_t last) {
+    return min(max(offset, int64_t{0}), last);
+  };
+  const int64_t tokens = arguments.total_tokens, picks = arguments.total_keep;
+  image.start = within(arguments.cu_tokens[number], tokens);
+  image.tokens = static_cast<int>(
+      max(within(arguments.cu_tokens[number + 1], tokens) - image.start, int64_t{0}));
+  image.output = within(arguments.cu_keep[number], picks);
+  image.keep = static_cast<int>(
+      min(max(within(arguments.cu_keep[number + 1], picks) - image.output, int64_t{0}),
+          int64_t{image.tokens}));
+  image.rows = image.start;
+  return image;
+}
+
+// Weights, first ranks and the keys' norms of the image's tokens.
+template <DType key>
+__device__ void start_image(const SelectArguments& arguments, const Keys<key>& keys,
+                            const Image& image, const Workspace& work) {
+  Shared& s = shared();
+  const bool normalize = arguments.method == Method::sads || arguments.method == Method::maxmin;
+  const auto usable = [&](int64_t token) {
+    return arguments.valid == nullptr || arguments.valid[token];
+  };
+  float low = 0, high = 0;
+  if (normalize) {  // by every thread block for itself, which costs less than a barrier
+    uint32_t lowest = 0xffffffffu, highest = 0;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < image.tokens; i += kThreads) {
+      const float score = load_score(arguments, image.start + i);
+      if (is_nan(score) || !usable(image.start + i)) continue;
+      const uint32_t order = ordered_bits(finite_score(score));
+      lowest = min(lowest, order);
+      highest = max(highest, order);
+    }
+    lowest = __reduce_min_sync(kAllLanes, lowest);
+    highest = __reduce_max_sync(kAllLanes, highest);
+    if (lane() == 0) {
+      s.warp_low[warp()] = lowest;
+      s.warp_high[warp()] = highest;
+    }
+    __syncthreads();
+    for (int w = 0; w < kWarps; ++w) {
+      lowest = min(lowest, s.warp_low[w]);
+      highest = max(highest, s.warp_high[w]);
+    }
+    low = ordered_float(lowest);
+    high = ordered_float(highest);
+  }
+  for (int i = image.first_own(); i < image.tokens; i += image.stride()) {
+    const int64_t token = image.start + i;
+    const float inverse = work.inverse_norm == nullptr ? 0 : inverse_norm(keys, token);
+    if (lane() != 0) continue;
+    const float score = load_score(arguments, token);
+    float weight = finite_score(score);
+    if (arguments.method == Method::random) weight = random_weight(arguments.seed, i);
+    if (normalize) weight = normalized_score(weight, low, high);
+    Candidate candidate = is_nan(score) ? Candidate::nan : Candidate::free;
+    if (arguments.must_keep != nullptr && arguments.must_keep[token])
+      candidate = Candidate::must_keep;
+    if (!usable(token)) candidate = Candidate::invalid;
+    work.weight[token] = weight;
+    work.nearest[token] = kNothingSelected;
+    work.rank[token] = pack_rank(candidate, weight, i);
+    if (work.inverse_norm != nullptr) work.inverse_norm[token] = inverse;
+  }
+  group_barrier(image.arrivals, image.members);
+}
+
+// One thread block writes the positions of the picked tokens, whose rank is 0, in ascending order.
+__device__ void write_sorted(const Image& image, const Workspace& work, int64_t origin,
+                             int64_t* indices) {
+  Shared& s = shared();
+  const int share = (image.tokens + kThreads - 1) / kThreads * 32;  // consecutive tokens of a warp
+  const int begin = warp() * share, end = min(begin + share, image.tokens);
+  const auto picked = [&](int i) {
+    return i < end && load_fresh(work.rank + image.start + i) == 0;
+  };
+  uint32_t count = 0;
+#pragma unroll 4
+  for (int i = begin; i < end; i += 32)
+    count += __popc(__ballot_sync(kAllLanes, picked(i + lane())));
+  if (lane() == 0) s.warp_total[warp()] = count;
+  __syncthreads();
+  int64_t* to = indices + image.output;
+  for (int w = 0; w < warp(); ++w) to += s.warp_total[w];
+#pragma unroll 4
+  for (int i = begin; i < end; i += 32) {
+    const bool mine = picked(i + lane());
+    const uint32_t all = __ballot_sync(kAllLanes, mine);
+    if (mine) to[__popc(all & ((1u << lane()) - 1))] = origin + i + lane();
+    to += __popc(all);
+  }
+  __syncthreads();
+}
+
+template <DType key>
+__global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArguments arguments,
+                                                             const SelectPlan plan,
+                                                             const Workspace work) {
+  const Keys<key> keys(arguments);
+  const bool compare = arguments.keys != nullptr;
+  const int group = static_cast<int>(blockIdx.x) / plan.ctas;
+  for (int64_t number = group; number < arguments.images; number += plan.groups) {
+    const Image image = find_image(arguments, plan, work, number, group);
+    if (image.keep == 0) continue;
+    const int64_t origin = arguments.cu_tokens == nullptr ? 0 : image.start;
+    start_image(arguments, keys, image, work);
+    int selected = 0;
+    while (selected < image.keep) {
+      const int wanted = min(kBlock, 2 * (image.keep - selected) + 8);
+      const Candidates round = choose_candidates(image, work, wanted, compare && selected == 0);
+      if (compare) {
+        compute_similarities(keys, image, work, round.count, image.tokens <= plan.split_rows);
+        group_barrier(image.arrivals, image.members);
+      }
+      pick_among(round, image.keep - selected, compare, arguments, image, work);
+      const Shared& s = shared();
+      if (image.member == 0 && !arguments.sort)
+        for (int i = static_cast<int>(threadIdx.x); i < s.picks; i += kThreads)
+          arguments.indices[image.output + selected + i] =
+              origin + rank_index(s.candidate[s.pick[i]]);
+      selected += s.picks;
+      update_tokens(compare && selected < image.keep, arguments, image, work);
+      group_barrier(image.arrivals, image.members);
+    }
+    if (image.member == 0 && arguments.sort) write_sorted(image, work, origin, arguments.indices);
+  }
+}
+
+// Places one array after another; with no memory it only adds up sizes.
+class Arena {
+ public:
+  explicit Arena(void* memory) : memory_(static_cast<char*>(memory)) {}
+  template <typename T>
+  T* take(int64_t count) {
+    T* const array = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + size_);
+    size_ += (count * sizeof(T) + 15) / 16 * 16;
+    return array;
+  }
+  size_t size() const { return size_; }
+
+ private:
+  char* memory_;
+  size_t size_ = 0;
+};
+
+Workspace lay_out(const SelectArguments& arguments, const SelectPlan& plan, Arena& arena) {
+  Workspace work = {};
+  work.arrivals = arena.take<uint32_t>(plan.groups);
+  work.rank = arena.take<uint64_t>(arguments.total_tokens);
+  work.weight = arena.take<float>(arguments.total_tokens);
+  work.nearest = arena.take<float>(arguments.total_tokens);
+  if (arguments.keys != nullptr) {
+    work.inverse_norm = arena.take<float>(arguments.total_tokens);
+    work.similarity = arena.take<float>(plan.similarity_rows * kBlock);
+    work.partial = arena.take<float>(plan.groups * plan.chunks * plan.split_rows * kBlock);
+  }
+  return work;
+}
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+SelectPlan plan_select(const SelectArguments& arguments, int multiprocessors) {
+  SelectPlan plan;
+  const int64_t element = arguments.key_dtype == DType::float32 ? 4 : 2;
+  const int64_t stages = std::max<int64_t>(1, divide_up(arguments.dim * element, kStageBytes));
+  plan.chunks = divide_up(stages, kChunkStages);
+  const int64_t largest = std::max<int64_t>(arguments.tokens, 1);
+  // As many thread blocks as have something to do at once: a chunk of a tile, or tokens to own.
+  const int64_t work = arguments.keys == nullptr ? divide_up(largest, kThreads)
+                                                 : divide_up(largest, kTileRows) * plan.chunks;
+  plan.groups = static_cast<int>(std::min<int64_t>(arguments.images, multiprocessors));
+  plan.ctas = static_cast<int>(std::min<int64_t>(work, multiprocessors / plan.groups));
+  plan.similarity_rows =
+      arguments.cu_tokens == nullptr ? plan.groups * arguments.tokens : arguments.total_tokens;
+  // Splitting pays while whole tiles would leave half of the group's thread blocks idle.
+  if (plan.chunks > 1)
+    plan.split_rows =
+        std::min<int64_t>(plan.ctas / 2 * kTileRows, divide_up(largest, kTileRows) * kTileRows);
+  Arena sizes(nullptr);
+  lay_out(arguments, plan, sizes);
+  plan.workspace_bytes = sizes.size();
+  return plan;
+}
+
+std::string select(const SelectArguments& arguments, const SelectPlan& plan, void* workspace,
+                   cudaStream_t stream) {
+  Arena arena(workspace);
+  Workspace work = lay_out(arguments, plan, arena);
+  auto* kernel = select_kernel<DType::float32>;
+  if (arguments.key_dtype == DType::float16) kernel = select_kernel<DType::float16>;
+  if (arguments.key_dtype == DType::bfloat16) kernel = select_kernel<DType::bfloat16>;
+
+  cudaLaunchAttribute cooperative = {};
+  cooperative.id = cudaLaunchAttributeCooperative;
+  cooperative.val.cooperative = 1;
+  cudaLaunchConfig_t launch = {};
+  launch.gridDim = dim3(plan.groups * plan.ctas);
+  launch.blockDim = dim3(kThreads);
+  launch.dynamicSmemBytes = kSharedBytes;
+  launch.stream = stream;
+  launch.attrs = &cooperative;
+  launch.numAttrs = 1;
+
+  cudaError_t status = cudaMemsetAsync(work.arrivals, 0, plan.groups * sizeof(uint32_t), stream);
+  if (status == cudaSuccess)
+    status =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+  if (status == cudaSuccess) status = cudaLaunchKernelEx(&launch, kernel, arguments, plan, work);
+  if (status == cudaSuccess) return "";
+  char text[256];
+  std::snprintf(
+      text, sizeof text,
+      "%s, launching %d x %d thread blocks for %lld images, %lld tokens, keys of %lld, "
+      "%lld picks",
+      cudaGetErrorString(status), plan.groups, plan.ctas, static_cast<long long>(arguments.images),
+      static_cast<long long>(arguments.total_tokens), static_cast<long long>(arguments.dim),
+      static_cast<long long>(arguments.total_keep));
+  return text;
+}
+
+}  // namespace zoprune::cuda

@@ -1,0 +1,60 @@
+// Exact blocked greedy selection on a GPU. docs/kernels-selection.md explains the schedule.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "zoprune/selection.h"
+
+namespace zoprune::cuda {
+
+enum class DType : int { float32, float16, bfloat16 };
+
+// Device pointers, contiguous. Images lie one after another; cu_tokens and cu_keep [images + 1]
+// give their token and pick offsets, or are null where each has `tokens` tokens and `keep` picks.
+struct SelectArguments {
+  const void* scores = nullptr;  // [total_tokens]
+  DType score_dtype = DType::float32;
+  const void* keys = nullptr;  // [total_tokens, dim], or null where tokens are not compared
+  DType key_dtype = DType::float32;
+  int64_t dim = 0;
+  const bool* must_keep = nullptr;  // [total_tokens] or null
+  const bool* valid = nullptr;      // [total_tokens] or null
+  const int32_t* cu_tokens = nullptr;
+  const int32_t* cu_keep = nullptr;
+  int64_t images = 1;
+  int64_t tokens = 0;  // per image; for packed images the most that one can have
+  int64_t keep = 0;
+  int64_t total_tokens = 0;
+  int64_t total_keep = 0;
+  Method method = Method::sads;
+  float max_similarity = 1.0f;
+  bool sort = true;
+  uint64_t seed = 0;
+  int64_t* indices = nullptr;  // [total_keep]; positions in the image, or in the packed array
+};
+
+// How a call is spread over a device: a group of `ctas` thread blocks works on one image at a time.
+struct SelectPlan {
+  int groups = 1;
+  int ctas = 1;
+  int64_t similarity_rows = 0;  // tokens whose similarities to a round's candidates are kept
+  int64_t split_rows = 0;       // tokens of an image up to which its dot products are split
+  int64_t chunks = 0;           // parts of a dot product
+  size_t workspace_bytes = 0;
+};
+
+// The first compute capability that can run the kernel, as major * 10 + minor.
+constexpr int kSelectMinimumArch = 80;
+
+SelectPlan plan_select(const SelectArguments& arguments, int multiprocessors);
+
+// Enqueues the selection on `stream` of the current device. The workspace has plan.workspace_bytes,
+// 16-byte aligned, and no particular content. Returns what went wrong, or an empty string.
+std::string select(const SelectArguments& arguments, const SelectPlan& plan, void* workspace,
+                   cudaStream_t stream);
+
+}  // namespace zoprune::cuda

@@ -1,0 +1,122 @@
+// What the phases of a selection share: sizes, the image at hand, and both kinds of memory.
+#pragma once
+
+#include "cuda/ptx.cuh"
+#include "cuda/select.h"
+
+namespace zoprune::cuda {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int kBlock = 128;  // the most candidates of a round
+constexpr int kSlots = kBlock / 32;
+
+// Similarities: a thread block computes 64 tokens by kBlock candidates, 128 bytes of their keys at
+// a time. A row is padded by 16 bytes in shared memory, so that a warp's fragments hit all 32
+// banks.
+constexpr int kTileRows = 64;
+constexpr int kStageBytes = 128;
+constexpr int kRowBytes = kStageBytes + 16;
+constexpr int kStages = 3;
+// Dot products are sums of sums over chunks of so many stages, in order: the same bits, whether one
+// thread block computes all chunks of a tile or several share them.
+constexpr int kChunkStages = 8;
+
+constexpr int kDigitBits = 11;
+constexpr int kBins = 1 << kDigitBits;
+constexpr int kCachedRanks = 8192;
+constexpr int kGramStride = kBlock + 1;  // a warp reads 32 rows of a column from 32 banks
+
+constexpr int kStageSize = (kTileRows + kBlock) * kRowBytes;
+constexpr int kScratchBytes = kStages * kStageSize;
+static_assert(kCachedRanks * sizeof(uint64_t) + kBins * sizeof(uint32_t) <= kScratchBytes, "");
+static_assert(kBlock * kGramStride * sizeof(float) <= kScratchBytes, "");
+
+struct Shared {
+  uint64_t unsorted[kBlock];
+  uint64_t candidate[kBlock];  // their ranks, best first
+  uint64_t warp_bound[kWarps];
+  float inverse_norm[kBlock];
+  uint32_t warp_total[kWarps];
+  uint32_t warp_low[kWarps], warp_high[kWarps];
+  uint32_t picked[kSlots];  // a bit for each candidate
+  int pick[kBlock];         // candidates in pick order
+  int picks;
+  uint32_t digit, above, within;  // of a radix pass
+  int collected;
+};
+
+constexpr int kSharedBytes = (sizeof(Shared) + 15) / 16 * 16 + kScratchBytes;
+
+__device__ inline Shared& shared() { return *reinterpret_cast<Shared*>(dynamic_shared_memory()); }
+__device__ inline unsigned char* scratch() {
+  return dynamic_shared_memory() + (sizeof(Shared) + 15) / 16 * 16;
+}
+
+// One for each token, in the workspace. Only the warp that owns a token writes its entries.
+struct Workspace {
+  uint64_t* rank;       // [total_tokens]
+  float* weight;        // [total_tokens]
+  float* nearest;       // [total_tokens] largest cosine to the selected tokens
+  float* inverse_norm;  // [total_tokens] 0: a zero key, -1: compare in double precision
+  float* similarity;    // [similarity_rows, kBlock] cosines to the round's candidates
+  float* partial;       // [groups, chunks, split_rows, kBlock] parts of dot products
+  uint32_t* arrivals;   // [groups] of the groups' barriers
+};
+
+// The image that a group works on, and this thread's place in the group.
+struct Image {
+  int64_t start;  // its first token among all
+  int tokens;
+  int keep;
+  int64_t output;  // its first pick among all
+  int member;      // this thread block among the group's
+  int members;
+  int64_t rows;        // its first row of Workspace::similarity
+  float* partial;      // the group's part of Workspace::partial
+  uint32_t* arrivals;  // at the group's barrier
+
+  // Tokens are dealt to the warps of a group like cards.
+  __device__ int first_own() const { return member * kWarps + static_cast<int>(threadIdx.x) / 32; }
+  __device__ int stride() const { return members * kWarps; }
+  __device__ bool owned_here(int token) const { return token % stride() / kWarps == member; }
+};
+
+__device__ inline int lane() { return static_cast<int>(threadIdx.x) % 32; }
+__device__ inline int warp() { return static_cast<int>(threadIdx.x) / 32; }
+
+constexpr uint32_t kAllLanes = 0xffffffffu;
+
+__device__ inline uint64_t warp_max(uint64_t value) {
+  const auto high = static_cast<uint32_t>(value >> 32);
+  const uint32_t top = __reduce_max_sync(kAllLanes, high);
+  const uint32_t low = __reduce_max_sync(kAllLanes, high == top ? static_cast<uint32_t>(value) : 0);
+  return static_cast<uint64_t>(top) << 32 | low;
+}
+
+__device__ inline float ordered_float(uint32_t order) {
+  const uint32_t bits = order >> 31 ? order & 0x7fffffffu : ~order;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+__device__ inline float warp_max(float value) {
+  return ordered_float(__reduce_max_sync(kAllLanes, ordered_bits(value)));
+}
+
+// Makes what the group's thread blocks wrote before it visible to all of them after it. All thread
+// blocks of the grid are resident (a cooperative launch), so waiting for the others ends.
+__device__ inline void group_barrier(uint32_t* arrivals, int members) {
+  __syncthreads();
+  if (members > 1 && threadIdx.x == 0) {
+    __threadfence();
+    const uint32_t ticket = atomicAdd(arrivals, 1u);
+    const uint32_t complete = (ticket / members + 1) * members;
+    while (static_cast<int32_t>(load_acquire(arrivals) - complete) < 0) wait_a_little();
+    __threadfence();
+  }
+  __syncthreads();
+}
+
+}  // namespace zoprune::cuda

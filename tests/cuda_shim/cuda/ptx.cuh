@@ -1,0 +1,79 @@
+// Test only: csrc/cuda/ptx.cuh in plain C++, with the fragments of the real instructions.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+namespace zoprune::cuda {
+
+inline unsigned char* dynamic_shared_memory() { return shim::machine.running->block->shared.get(); }
+
+template <typename T>
+T load_fresh(const T* address) {
+  return *address;
+}
+inline uint32_t load_acquire(const uint32_t* address) { return *address; }
+inline void wait_a_little() { shim::yield(); }
+
+inline void copy_async(void* shared, const void* global, int bytes) {
+  if (reinterpret_cast<uintptr_t>(shared) % 16 || reinterpret_cast<uintptr_t>(global) % 16)
+    shim::fail("cp.async: an address is not a multiple of 16");
+  std::memset(shared, 0, 16);
+  std::memcpy(shared, global, static_cast<size_t>(bytes));
+}
+inline void commit_copies() {}
+template <int pending>
+void wait_copies() {}
+
+inline float half_to_float(uint16_t bits) {
+  _Float16 value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline uint32_t round_to_tf32(float value) {
+  uint32_t bits = static_cast<uint32_t>(shim::to_word(value));
+  if ((bits & 0x7f800000u) != 0x7f800000u) bits += 0x1000u;  // to nearest, ties away from zero
+  return bits & ~0x1fffu;
+}
+
+// d [16, 8] += a [16, K] b [K, 8]. Word w of row r of a (or of column r of b) lies in lane
+// 4 (r % 8) + w % 4, and holds one element or two; `unpack` gives them.
+template <typename Unpack>
+SHIM_UNCHECKED void mma_words(const char* name, float (&d)[4], const uint32_t (&a)[4],
+                              const uint32_t (&b)[2], const Unpack& unpack) {
+  const auto& board = shim::exchange(name, [&](shim::Warp::Exchange& mine) {
+    for (int i = 0; i < 6; ++i)
+      unpack(i < 4 ? a[i] : b[i - 4], mine.fragment[shim::lane()] + 2 * i);
+  });
+  const unsigned row = shim::lane() / 4, column = shim::lane() % 4 * 2;
+  for (unsigned i = 0; i < 4; ++i) {
+    float sum = 0;
+    for (unsigned w = 0; w < 8; ++w) {
+      const float* const x = board.fragment[row * 4 + w % 4] + 2 * (i / 2 + w / 4 * 2);
+      const float* const y = board.fragment[(column + i % 2) * 4 + w % 4] + 2 * (4 + w / 4);
+      sum += x[0] * y[0] + x[1] * y[1];
+    }
+    d[i] += sum;
+  }
+}
+
+inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  mma_words("mma_bf16", d, a, b, [](uint32_t word, float* to) {
+    to[0] = shim::from_word<float>(word << 16);
+    to[1] = shim::from_word<float>(word & 0xffff0000u);
+  });
+}
+inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  mma_words("mma_f16", d, a, b, [](uint32_t word, float* to) {
+    to[0] = half_to_float(static_cast<uint16_t>(word));
+    to[1] = half_to_float(static_cast<uint16_t>(word >> 16));
+  });
+}
+inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  mma_words("mma_tf32", d, a, b, [](uint32_t word, float* to) {
+    to[0] = shim::from_word<float>(word & ~0x1fffu);
+    to[1] = 0;
+  });
+}
+
+}  // namespace zoprune::cuda

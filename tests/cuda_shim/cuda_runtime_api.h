@@ -1,0 +1,303 @@
+// Test only: enough of CUDA C++ to compile a .cu file with g++ and run it on one CPU thread, under
+// AddressSanitizer. Every CUDA thread is a fiber; all thread blocks of a launch take turns, so that
+// grid-wide barriers work. It has no races and no memory ordering to find, only what a wrong index,
+// a missing barrier partner or an unwritten value does.
+#pragma once
+
+#include <sanitizer/asan_interface.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __noinline__ __attribute__((noinline))
+#define __launch_bounds__(...)
+
+using std::max;
+using std::min;
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  dim3(unsigned x = 1) : x(x) {}  // NOLINT(runtime/explicit): as in CUDA
+};
+struct float2 {
+  float x, y;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+
+namespace shim {
+
+#ifndef __x86_64__
+#error "the fibers switch stacks with x86-64 instructions"
+#endif
+// Saves the callee-saved registers and the stack pointer, then goes on where `to` was saved.
+extern "C" void shim_switch(void** from, void* to);
+asm(R"(
+.text
+shim_switch:
+  push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15
+  mov %rsp, (%rdi)
+  mov %rsi, %rsp
+  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp
+  ret
+)");
+
+constexpr size_t kStackBytes = 64 << 10;
+
+[[noreturn]] inline void fail(const char* why) {
+  std::fprintf(stderr, "cuda_shim: %s\n", why);
+  std::abort();
+}
+
+// The shim's own busy functions are not what the sanitizers are there for.
+#define SHIM_UNCHECKED __attribute__((no_sanitize_address, no_sanitize_undefined))
+
+struct Block;
+
+struct Fiber {
+  Block* block = nullptr;
+  unsigned thread = 0;
+  unsigned exchanges = 0;
+  void* stack_pointer = nullptr;
+  Fiber* next = nullptr;  // in the queue that it waits in
+};
+
+struct Queue {
+  Fiber* first = nullptr;
+  Fiber* last = nullptr;
+
+  SHIM_UNCHECKED void append(Fiber* head, Fiber* tail) {
+    (first == nullptr ? first : last->next) = head;
+    last = tail;
+    tail->next = nullptr;
+  }
+};
+
+// A meeting of `size` fibers; each brings a name, so that two different ones do not pass for one.
+struct Meeting {
+  size_t size = 0;
+  size_t present = 0;
+  const char* name = nullptr;
+  Queue waiting;
+};
+
+struct Warp {
+  Meeting meeting;
+  // What the lanes exchange. Two of them in turn: when one is written again, all have read it.
+  struct Exchange {
+    uint64_t value[32];
+    float fragment[32][12];
+  } exchange[2];
+};
+
+struct Block {
+  unsigned index = 0;
+  Meeting meeting;
+  std::vector<Warp> warps;
+  std::unique_ptr<unsigned char[]> shared;
+};
+
+struct Machine {
+  Queue ready;
+  Fiber* running = nullptr;
+  void* stack_pointer = nullptr;
+  std::function<void()> kernel;
+  size_t finished = 0;
+  std::vector<std::unique_ptr<unsigned char[]>> stacks;  // kept from launch to launch
+  size_t shared_shortage = 0;  // bytes withheld from every block, for a test of the sanitizer
+};
+inline Machine machine;
+
+SHIM_UNCHECKED inline void stop_running() {
+  shim_switch(&machine.running->stack_pointer, machine.stack_pointer);
+}
+
+inline void yield() {
+  machine.ready.append(machine.running, machine.running);
+  stop_running();
+}
+
+SHIM_UNCHECKED inline void meet(Meeting& meeting, const char* name) {
+  if (meeting.present == 0) meeting.name = name;
+  if (meeting.name != name) fail("threads meet at different barriers or warp operations");
+  meeting.waiting.append(machine.running, machine.running);
+  if (++meeting.present == meeting.size) {
+    machine.ready.append(meeting.waiting.first, meeting.waiting.last);
+    meeting.waiting.first = nullptr;
+    meeting.present = 0;
+  }
+  stop_running();
+}
+
+inline void run_fiber() {
+  machine.kernel();
+  ++machine.finished;
+  stop_running();
+}
+
+inline void launch(unsigned blocks, unsigned threads, size_t shared_bytes,
+                   const std::function<void()>& kernel) {
+  if (threads % 32 != 0) fail("a block of whole warps, please");
+  std::vector<Block> grid(blocks);
+  std::vector<Fiber> fibers(size_t{blocks} * threads);
+  machine.kernel = kernel;
+  machine.finished = 0;
+  for (size_t i = 0; i < fibers.size(); ++i) {
+    Fiber& fiber = fibers[i];
+    Block& block = grid[i / threads];
+    if (i % threads == 0) {
+      block.index = static_cast<unsigned>(i / threads);
+      block.meeting.size = threads;
+      block.warps.resize(threads / 32);
+      for (Warp& warp : block.warps) warp.meeting.size = 32;
+      const size_t size = shared_bytes - machine.shared_shortage;
+      block.shared.reset(new unsigned char[size]);
+      std::memset(block.shared.get(), 0xff, size);
+    }
+    fiber.block = &block;
+    fiber.thread = static_cast<unsigned>(i % threads);
+    if (machine.stacks.size() == i) machine.stacks.emplace_back(new unsigned char[kStackBytes]);
+    unsigned char* const stack = machine.stacks[i].get();
+    ASAN_UNPOISON_MEMORY_REGION(stack, kStackBytes);  // a fiber leaves its last frame behind
+    // Six registers, the entry and a return address that is never used; aligned as after a call.
+    auto** const top = reinterpret_cast<void**>(stack + kStackBytes) - 8;
+    std::memset(top, 0, 8 * sizeof(void*));
+    top[6] = reinterpret_cast<void*>(run_fiber);
+    fiber.stack_pointer = top;
+    machine.ready.append(&fiber, &fiber);
+  }
+  while (machine.ready.first != nullptr) {
+    machine.running = machine.ready.first;
+    machine.ready.first = machine.running->next;
+    shim_switch(&machine.stack_pointer, machine.running->stack_pointer);
+  }
+  if (machine.finished != fibers.size()) fail("threads wait for others that never come");
+}
+
+struct Index {
+  unsigned x;
+};
+inline Index thread_index() { return {machine.running->thread}; }
+inline Index block_index() { return {machine.running->block->index}; }
+inline unsigned lane() { return machine.running->thread % 32; }
+inline Warp& warp() { return machine.running->block->warps[machine.running->thread / 32]; }
+
+// All lanes bring something and then see what all of them brought.
+template <typename Bring>
+const Warp::Exchange& exchange(const char* name, const Bring& bring) {
+  Warp::Exchange& board = warp().exchange[machine.running->exchanges++ % 2];
+  bring(board);
+  meet(warp().meeting, name);
+  return board;
+}
+
+template <typename T>
+uint64_t to_word(T value) {
+  uint64_t word = 0;
+  std::memcpy(&word, &value, sizeof value);
+  return word;
+}
+template <typename T>
+T from_word(uint64_t word) {
+  T value;
+  std::memcpy(&value, &word, sizeof value);
+  return value;
+}
+
+template <typename T>
+const Warp::Exchange& exchange(const char* name, unsigned mask, T value) {
+  if (mask != 0xffffffffu) fail("warp operations of whole warps only");
+  return exchange(name, [&](Warp::Exchange& board) { board.value[lane()] = to_word(value); });
+}
+
+}  // namespace shim
+
+#define threadIdx shim::thread_index()
+#define blockIdx shim::block_index()
+
+inline void __syncthreads() { shim::meet(shim::machine.running->block->meeting, "__syncthreads"); }
+inline void __threadfence() {}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+
+template <typename T>
+T atomicAdd(T* address, T value) {
+  const T before = *address;
+  *address += value;
+  return before;
+}
+
+template <typename T>
+T __shfl_sync(unsigned mask, T value, int source) {
+  return shim::from_word<T>(shim::exchange("shfl", mask, value).value[source % 32]);
+}
+template <typename T>
+T __shfl_up_sync(unsigned mask, T value, unsigned distance) {
+  const unsigned source = shim::lane() < distance ? shim::lane() : shim::lane() - distance;
+  return shim::from_word<T>(shim::exchange("shfl_up", mask, value).value[source]);
+}
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, unsigned flip) {
+  return shim::from_word<T>(shim::exchange("shfl_xor", mask, value).value[shim::lane() ^ flip]);
+}
+inline unsigned __ballot_sync(unsigned mask, bool flag) {
+  const auto& board = shim::exchange("ballot", mask, flag);
+  unsigned bits = 0;
+  for (int i = 0; i < 32; ++i) bits |= static_cast<unsigned>(board.value[i] & 1) << i;
+  return bits;
+}
+inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
+  const auto& board = shim::exchange("reduce_max", mask, value);
+  return static_cast<unsigned>(*std::max_element(board.value, board.value + 32));
+}
+inline unsigned __reduce_min_sync(unsigned mask, unsigned value) {
+  const auto& board = shim::exchange("reduce_min", mask, value);
+  return static_cast<unsigned>(*std::min_element(board.value, board.value + 32));
+}
+
+// -- the runtime
+// ------------------------------------------------------------------------------------
+
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaLaunchAttributeID { cudaLaunchAttributeCooperative };
+using cudaStream_t = void*;
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int cooperative;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
+};
+
+inline const char* cudaGetErrorString(cudaError_t) { return "an error of the shim"; }
+inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
+  std::memset(memory, value, bytes);
+  return cudaSuccess;
+}
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
+  return cudaSuccess;
+}
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               const Arguments&... arguments) {
+  shim::launch(config->gridDim.x, config->blockDim.x, config->dynamicSmemBytes,
+               [&] { kernel(arguments...); });
+  return cudaSuccess;
+}

@@ -1,0 +1,269 @@
+"""csrc/cuda/select.cu on the CPU: every CUDA thread a fiber, under AddressSanitizer and UBSan.
+
+Everything runs but the few instructions of csrc/cuda/ptx.cuh, which tests/cuda_shim replaces.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import struct
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHIM = ROOT / "tests" / "cuda_shim"
+DTYPES = ("float32", "float16", "bfloat16")
+METHODS = ("sads", "maxmin", "topk", "random")
+MUST_KEEP, FREE, BLOCKED, NAN, INVALID = 5, 4, 3, 2, 1
+FLT_MAX = np.finfo(np.float32).max
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() != "x86_64" or not shutil.which("g++"),
+    reason="the shim needs g++ on x86-64",
+)
+
+
+@dataclass
+class Case:
+    """One call of select or, with ``sizes`` and ``keeps``, of select_varlen."""
+
+    scores: np.ndarray  # [B, N] or [T], float32 values that its dtype can hold
+    keys: np.ndarray | None  # [.., dim]
+    keep: int = 0
+    must_keep: np.ndarray | None = None
+    valid: np.ndarray | None = None
+    method: str = "sads"
+    max_similarity: float = 1.0
+    sort: bool = False
+    score_dtype: str = "float32"
+    key_dtype: str = "float32"
+    sizes: list[int] = field(default_factory=list)
+    keeps: list[int] = field(default_factory=list)
+    multiprocessors: int = 1
+
+    @property
+    def compares(self) -> bool:
+        return self.method in ("sads", "maxmin") or self.max_similarity < 1
+
+    @property
+    def total_keep(self) -> int:
+        return sum(self.keeps) if self.sizes else self.scores.shape[0] * self.keep
+
+    def encode(self) -> bytes:
+        packed = bool(self.sizes)
+        images = len(self.sizes) if packed else self.scores.shape[0]
+        header = [self.multiprocessors, images, self.scores.shape[-1], self.keep]
+        header += [self.scores.size, self.total_keep]
+        header += [1 if self.keys is None else self.keys.shape[-1]]
+        header += [DTYPES.index(self.score_dtype), DTYPES.index(self.key_dtype)]
+        header += [METHODS.index(self.method), self.sort, self.compares]
+        header += [self.must_keep is not None, self.valid is not None, packed]
+        parts = [struct.pack("15qd", *map(int, header), self.max_similarity)]
+        parts.append(encode(self.scores, self.score_dtype))
+        if self.compares:
+            parts.append(encode(self.keys, self.key_dtype))
+        parts += [mask.tobytes() for mask in (self.must_keep, self.valid) if mask is not None]
+        if packed:
+            for sizes in (self.sizes, self.keeps):
+                parts.append(np.cumsum([0, *sizes], dtype=np.int32).tobytes())
+        return b"".join(parts)
+
+    def images(self) -> list[tuple[int, Case]]:
+        """Each image alone with its first token's position."""
+        if self.sizes:
+            starts = np.cumsum([0, *self.sizes])[:-1]
+            parts = [
+                (start, slice(start, start + n), k)
+                for start, n, k in zip(starts, self.sizes, self.keeps, strict=True)
+            ]
+        else:
+            parts = [(0, image, self.keep) for image in range(len(self.scores))]
+
+        def cut(array: np.ndarray | None, part: int | slice) -> np.ndarray | None:
+            return None if array is None else array[part]
+
+        return [
+            (
+                int(start),
+                Case(
+                    self.scores[part],
+                    cut(self.keys, part),
+                    keep,
+                    cut(self.must_keep, part),
+                    cut(self.valid, part),
+                    self.method,
+                    self.max_similarity,
+                    self.sort,
+                ),
+            )
+            for start, part, keep in parts
+            if keep
+        ]
+
+
+def encode(array: np.ndarray, dtype: str) -> bytes:
+    if dtype == "bfloat16":
+        return (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
+    return array.astype(dtype).tobytes()
+
+
+@pytest.fixture(scope="session")
+def executable(tmp_path_factory) -> Path:
+    built = tmp_path_factory.mktemp("cuda_shim") / "select_main"
+    flags = "-std=c++17 -O1 -g -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off"
+    checks = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+    includes = [f"-I{SHIM}", f"-I{ROOT / 'csrc/include'}", f"-I{ROOT / 'csrc'}"]
+    sources = [ROOT / "csrc/cuda/select.cu", SHIM / "select_main.cpp"]
+    command = ["g++", *flags.split(), *checks.split(), *includes, "-x", "c++", *sources]
+    subprocess.run([*command, "-o", built], check=True)
+    return built
+
+
+def run(executable: Path, cases: list[Case], plant: str = "") -> subprocess.CompletedProcess:
+    folder = executable.parent
+    content = struct.pack("q", len(cases)) + b"".join(case.encode() for case in cases)
+    (folder / "cases").write_bytes(content)
+    command = [executable, folder / "cases", folder / "results", *([plant] if plant else [])]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def select(executable: Path, cases: list[Case]) -> list[np.ndarray]:
+    finished = run(executable, cases)
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    picks = np.fromfile(executable.parent / "results", np.int64)
+    return np.split(picks, np.cumsum([case.total_keep for case in cases])[:-1])
+
+
+# -- the truth: plain greedy in float32, whose dot products are exact for small integers ------------
+
+
+def weights(case: Case) -> np.ndarray:
+    scores = np.clip(case.scores, -FLT_MAX, FLT_MAX)
+    if case.method == "topk":
+        return scores
+    if case.method == "random":
+        return random_weights(scores.size)
+    usable = ~np.isnan(scores) if case.valid is None else ~np.isnan(scores) & case.valid
+    if not usable.any() or scores[usable].min() == scores[usable].max():
+        return np.ones_like(scores)
+    low, high = (float(f(scores[usable])) for f in (np.min, np.max))
+    return ((scores.astype(np.float64) - low) / (high - low + 1e-8)).astype(np.float32)
+
+
+def random_weights(count: int) -> np.ndarray:
+    import torch
+
+    from zoprune_kernels import philox
+
+    return philox.uniform(count, 0, torch.device("cpu")).numpy()
+
+
+def cosines(keys: np.ndarray) -> np.ndarray:
+    exact = keys.astype(np.float64)
+    norm = np.sqrt((exact * exact).sum(1))
+    with np.errstate(divide="ignore"):
+        inverse = np.where(norm > 0, 1 / norm, 0).astype(np.float32)
+    dot = (exact @ exact.T).astype(np.float32)
+    return np.clip(dot * inverse[:, None] * inverse, np.float32(-1), np.float32(1))
+
+
+def plain_greedy(case: Case) -> np.ndarray:
+    """Picks [keep] of one image: the best remaining token, ``keep`` times."""
+    weight = weights(case)
+    kind = np.where(np.isnan(case.scores), NAN, FREE)
+    if case.must_keep is not None:
+        kind[case.must_keep] = MUST_KEEP
+    if case.valid is not None:
+        kind[~case.valid] = INVALID
+    cosine = cosines(case.keys) if case.compares else None
+    nearest = np.full(weight.shape, -np.inf, np.float32)
+    gain = weight
+    picks = []
+    for _ in range(case.keep):
+        if case.max_similarity < 1:
+            kind[(kind == FREE) & (nearest > np.float32(case.max_similarity))] = BLOCKED
+        best = kind.max()
+        order = gain if best in (FREE, BLOCKED) else np.zeros_like(gain)
+        pick = int(np.where(kind == best, order, -np.inf).argmax())
+        picks.append(pick)
+        kind[pick] = 0
+        if cosine is not None:
+            nearest = np.maximum(nearest, cosine[:, pick])
+        if case.method == "sads":
+            gain = weight * (1 - nearest)
+        if case.method == "maxmin":
+            gain = 1 - nearest
+    return np.array(picks)
+
+
+def expected(case: Case) -> np.ndarray:
+    parts = []
+    for start, image in case.images():
+        picks = plain_greedy(image) + (start if case.sizes else 0)
+        parts.append(np.sort(picks) if case.sort else picks)
+    return np.concatenate(parts)
+
+
+# -- random cases -----------------------------------------------------------------------------------
+
+
+def draw_case(rng: np.random.Generator) -> Case:
+    """Small integers as keys, scores with many ties, and every option."""
+    packed = rng.random() < 0.3
+    sizes = [int(n) for n in rng.integers(0, 90, rng.integers(1, 5))] if packed else []
+    if packed and not sum(sizes):
+        sizes[0] = 5
+    images, tokens = int(rng.integers(1, 3)), int(rng.choice([1, 2, 17, 63, 64, 65, 100, 150]))
+    lead = (sum(sizes),) if packed else (images, tokens)
+    keeps = [int(rng.integers(0, n + 1)) for n in sizes]
+    if packed and not sum(keeps):
+        keeps[int(np.argmax(sizes))] = 1
+    dim = int(rng.choice([1, 3, 7, 8, 16, 33, 64, 72]))
+    if rng.random() < 0.1:
+        dim = int(rng.choice([600, 1056]))
+    scores = rng.integers(-4, 5, lead).astype(np.float32)
+    if rng.random() < 0.6:
+        scores = rng.standard_normal(lead).astype(np.float16).astype(np.float32)
+        scores = (scores.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    if rng.random() < 0.2:
+        scores[rng.random(lead) < 0.2] = rng.choice([np.nan, np.inf, -np.inf])
+    keys = rng.integers(-3, 4, (*lead, dim)).astype(np.float32)
+    if rng.random() < 0.2:
+        keys[rng.random(lead) < 0.3] = 0
+    case = Case(
+        scores,
+        keys,
+        keep=int(rng.integers(1, min(tokens, 70) + 1)),
+        must_keep=rng.random(lead) < 0.1 if rng.random() < 0.3 else None,
+        valid=rng.random(lead) < 0.8 if rng.random() < 0.3 else None,
+        method=str(rng.choice(METHODS)),
+        max_similarity=float(rng.choice([1.0, 1.0, 0.5, 0.1, 0.0])),
+        sort=bool(rng.random() < 0.5),
+        score_dtype=str(rng.choice(DTYPES)),
+        key_dtype=str(rng.choice(DTYPES)),
+        sizes=sizes,
+        keeps=keeps,
+        multiprocessors=int(rng.choice([1, 1, 2, 4])),
+    )
+    return case
+
+
+def differences(cases: list[Case], results: list[np.ndarray]) -> list[str]:
+    found = []
+    for number, (case, got) in enumerate(zip(cases, results, strict=True)):
+        want = expected(case)
+        if not np.array_equal(got, want):
+            found.append(f"case {number}: {case}\ngot  {got}\nwant {want}")
+    return found
+
+
+def test_random_cases(executable):
+    rng = np.random.default_rng(0)
+    cases = [draw_case(rng) for _ in range(2000)]
+    found = differences(cases, select(executable, cases))
+    assert not found, f"{len(found)} of {len(cases)} differ, the first: {found[0]}"
