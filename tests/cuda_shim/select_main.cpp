@@ -38,7 +38,7 @@ int main(int count, char** arguments) {
   std::FILE* const cases = std::fopen(arguments[1], "rb");
   std::FILE* const results = std::fopen(arguments[2], "wb");
   if (cases == nullptr || results == nullptr) shim::fail("a file does not open");
-  if (plant == "shared") shim::machine.shared_shortage = 32 << 10;
+  if (plant == "shared") shim::machine.shared_shortage = 10 << 10;
 
   for (auto left = read<int64_t>(cases); left > 0; --left) {
     zoprune::cuda::SelectArguments select;
@@ -80,7 +80,7 @@ int main(int count, char** arguments) {
     }
     select.indices = picked.get();
     const auto plan = zoprune::cuda::plan_select(select, multiprocessors);
-    const size_t bytes = plan.workspace_bytes - (plant == "workspace" ? 16 : 0);
+    const size_t bytes = plan.workspace_bytes / (plant == "workspace" ? 2 : 1);
     std::unique_ptr<char[]> workspace(new char[bytes]);
     std::memset(workspace.get(), 0xff, bytes);
     const std::string error = zoprune::cuda::select(select, plan, workspace.get(), nullptr);
