@@ -27,12 +27,12 @@ __device__ inline uint32_t load_acquire(const uint32_t* address) {
 
 __device__ inline void wait_a_little() { __nanosleep(20); }
 
-// Copies 16 bytes to shared memory behind the thread's back; those from `bytes` on become zero.
-__device__ inline void copy_async(void* shared, const void* global, int bytes) {
+// Copies 16 bytes to shared memory behind the thread's back, or clears them if nothing is there.
+__device__ inline void copy_async(void* shared, const void* global, bool there) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                :
-               : "r"(address), "l"(global), "r"(bytes)
+               : "r"(address), "l"(global), "r"(there ? 16 : 0)
                : "memory");
 }
 

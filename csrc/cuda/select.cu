@@ -150,17 +150,17 @@ __global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArgumen
       const int wanted = min(kBlock, 2 * (image.keep - selected) + 8);
       const Candidates round = choose_candidates(image, work, wanted, compare && selected == 0);
       if (compare) {
-        compute_similarities(keys, image, work, round.count, image.tokens <= plan.split_rows);
+        compute_products(keys, image, work, round.count, image.tokens <= plan.split_rows);
         group_barrier(image.arrivals, image.members);
       }
-      pick_among(round, image.keep - selected, compare, arguments, image, work);
+      pick_among(round, image.keep - selected, compare, arguments, keys, image, work);
       const Shared& s = shared();
       if (image.member == 0 && !arguments.sort)
         for (int i = static_cast<int>(threadIdx.x); i < s.picks; i += kThreads)
           arguments.indices[image.output + selected + i] =
               origin + rank_index(s.candidate[s.pick[i]]);
       selected += s.picks;
-      update_tokens(compare && selected < image.keep, arguments, image, work);
+      update_tokens(compare && selected < image.keep, arguments, keys, image, work);
       group_barrier(image.arrivals, image.members);
     }
     if (image.member == 0 && arguments.sort) write_sorted(image, work, origin, arguments.indices);
@@ -192,7 +192,7 @@ Workspace lay_out(const SelectArguments& arguments, const SelectPlan& plan, Aren
   work.nearest = arena.take<float>(arguments.total_tokens);
   if (arguments.keys != nullptr) {
     work.inverse_norm = arena.take<float>(arguments.total_tokens);
-    work.similarity = arena.take<float>(plan.similarity_rows * kBlock);
+    work.products = arena.take<float>(plan.product_rows * kBlock);
     work.partial = arena.take<float>(plan.groups * plan.chunks * plan.split_rows * kBlock);
   }
   return work;
@@ -213,7 +213,7 @@ SelectPlan plan_select(const SelectArguments& arguments, int multiprocessors) {
                                                  : divide_up(largest, kTileRows) * plan.chunks;
   plan.groups = static_cast<int>(std::min<int64_t>(arguments.images, multiprocessors));
   plan.ctas = static_cast<int>(std::min<int64_t>(work, multiprocessors / plan.groups));
-  plan.similarity_rows =
+  plan.product_rows =
       arguments.cu_tokens == nullptr ? plan.groups * arguments.tokens : arguments.total_tokens;
   // Splitting pays while whole tiles would leave half of the group's thread blocks idle.
   if (plan.chunks > 1)

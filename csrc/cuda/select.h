@@ -41,9 +41,9 @@ struct SelectArguments {
 struct SelectPlan {
   int groups = 1;
   int ctas = 1;
-  int64_t similarity_rows = 0;  // tokens whose similarities to a round's candidates are kept
-  int64_t split_rows = 0;       // tokens of an image up to which its dot products are split
-  int64_t chunks = 0;           // parts of a dot product
+  int64_t product_rows = 0;  // tokens whose dot products with a round's candidates are kept
+  int64_t split_rows = 0;    // tokens of an image up to which its dot products are split
+  int64_t chunks = 0;        // parts of a dot product
   size_t workspace_bytes = 0;
 };
 

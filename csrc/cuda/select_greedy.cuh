@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/select_candidates.cuh"
+#include "cuda/select_keys.cuh"
 #include "cuda/select_state.cuh"
 
 namespace zoprune::cuda {
@@ -17,17 +18,30 @@ __device__ inline Candidate constrain(Candidate candidate, float nearest, float 
 // Greedy among the candidates, by one warp: a pick is two warp reductions and a row of
 // similarities. Stops where a token that is not a candidate might be better. Every thread block of
 // the group makes the same picks, which costs less than one making them and a barrier.
-__device__ inline void pick_among(const Candidates& round, int most, bool compare,
-                                  const SelectArguments& arguments, const Image& image,
-                                  const Workspace& work) {
+template <DType type>
+__device__ void pick_among(const Candidates& round, int most, bool compare,
+                           const SelectArguments& arguments, const Keys<type>& keys,
+                           const Image& image, const Workspace& work) {
   Shared& s = shared();
   auto* const gram = reinterpret_cast<float*>(scratch());
   if (compare) {  // gram[a][b]: cosine of candidate a to candidate b
 #pragma unroll 4
     for (int a = warp(); a < round.count; a += kWarps) {
-      const float* const row = work.similarity + (image.rows + rank_index(s.candidate[a])) * kBlock;
-      for (int b = lane(); b < round.count; b += 32)
-        gram[a * kGramStride + b] = load_fresh(row + b);
+      const float* const row = work.products + (image.rows + rank_index(s.candidate[a])) * kBlock;
+      if (lane() * 4 >= round.count) continue;
+      const float4 dots = load_fresh(reinterpret_cast<const float4*>(row) + lane());
+      float* const to = gram + a * kGramStride + lane() * 4;
+      to[0] = dots.x, to[1] = dots.y, to[2] = dots.z, to[3] = dots.w;
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < round.count * kBlock; i += kThreads) {
+      const int a = i / kBlock, b = i % kBlock;
+      if (b >= round.count) continue;
+      float& entry = gram[a * kGramStride + b];
+      entry = cosine(keys, image.start + rank_index(s.candidate[a]),
+                     image.start + rank_index(s.candidate[b]), entry, s.inverse_norm[a],
+                     s.inverse_norm[b]);
     }
     __syncthreads();
   }
@@ -81,8 +95,9 @@ __device__ inline void pick_among(const Candidates& round, int most, bool compar
 }
 
 // Takes the picked tokens out and, if ranks are still needed, ranks the others anew.
-__device__ inline void update_tokens(bool rerank, const SelectArguments& arguments,
-                                     const Image& image, const Workspace& work) {
+template <DType type>
+__device__ void update_tokens(bool rerank, const SelectArguments& arguments, const Keys<type>& keys,
+                              const Image& image, const Workspace& work) {
   const Shared& s = shared();
   for (int i = static_cast<int>(threadIdx.x); i < s.picks; i += kThreads) {
     const int token = static_cast<int>(rank_index(s.candidate[s.pick[i]]));
@@ -94,12 +109,17 @@ __device__ inline void update_tokens(bool rerank, const SelectArguments& argumen
     const int64_t token = image.start + i;
     const uint64_t rank = load_fresh(work.rank + token);
     if (rank == 0) continue;
-    const float* const row = work.similarity + (image.rows + i) * kBlock;
+    const float* const row = work.products + (image.rows + i) * kBlock;
+    const float inverse = load_fresh(work.inverse_norm + token);
     float nearest = load_fresh(work.nearest + token);
 #pragma unroll
-    for (int slot = 0; slot < kSlots; ++slot)
-      if (s.picked[slot] >> lane() & 1)
-        nearest = fmaxf(nearest, load_fresh(row + slot * 32 + lane()));
+    for (int slot = 0; slot < kSlots; ++slot) {
+      const int b = slot * 32 + lane();
+      if ((s.picked[slot] >> lane() & 1) == 0) continue;
+      const float value = cosine(keys, token, image.start + rank_index(s.candidate[b]),
+                                 load_fresh(row + b), inverse, s.inverse_norm[b]);
+      nearest = fmaxf(nearest, value);
+    }
     nearest = warp_max(nearest);
     if (lane() != 0) continue;
     const Candidate candidate = constrain(rank_class(rank), nearest, arguments.max_similarity);

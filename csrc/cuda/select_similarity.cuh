@@ -1,9 +1,7 @@
-// Cosines of an image's tokens to the candidates of a round, by tensor cores.
+// Dot products of an image's keys with those of a round's candidates, by tensor cores.
 #pragma once
 
-#include <type_traits>
-
-#include "cuda/select_state.cuh"
+#include "cuda/select_keys.cuh"
 
 namespace zoprune::cuda {
 
@@ -16,84 +14,6 @@ constexpr int kStepWords = 8;      // 4-byte words of a row that one mma takes
 // The first candidate of a warp's part p; the parts are dealt so that few candidates use all warps.
 __device__ inline int part_column(int p) {
   return (p * kCandidateWarps + warp() / kTokenWarps) * 8;
-}
-
-template <DType key>
-struct Element {
-  static constexpr int kBytes = key == DType::float32 ? 4 : 2;
-
-  __device__ static float load(const void* keys, int64_t i) {
-    if constexpr (key == DType::float32) return static_cast<const float*>(keys)[i];
-    const uint16_t bits = static_cast<const uint16_t*>(keys)[i];
-    if constexpr (key == DType::float16) return half_to_float(bits);
-    const uint32_t word = static_cast<uint32_t>(bits) << 16;
-    float value;
-    memcpy(&value, &word, sizeof value);
-    return value;
-  }
-};
-
-// The keys of all tokens, and how to read them.
-template <DType key>
-struct Keys {
-  const unsigned char* data;
-  int64_t dim;
-  bool aligned;  // every row starts at 16 bytes
-
-  __device__ explicit Keys(const SelectArguments& arguments)
-      : data(static_cast<const unsigned char*>(arguments.keys)), dim(arguments.dim) {
-    aligned = reinterpret_cast<uintptr_t>(data) % 16 == 0 && row_bytes() % 16 == 0;
-  }
-  __device__ int64_t row_bytes() const { return dim * Element<key>::kBytes; }
-  __device__ int stages() const {
-    return static_cast<int>((row_bytes() + kStageBytes - 1) / kStageBytes);
-  }
-  __device__ int chunks() const { return (stages() + kChunkStages - 1) / kChunkStages; }
-  __device__ float at(int64_t token, int64_t i) const {
-    return Element<key>::load(data, token * dim + i);
-  }
-};
-
-// 1 / ||key|| by a whole warp; 0 for a key without direction, -1 where single precision might
-// overflow or lose the products of such keys.
-template <DType key>
-__device__ float inverse_norm(const Keys<key>& keys, int64_t token) {
-  double sum = 0;
-#pragma unroll 8
-  for (int64_t i = lane(); i < keys.dim; i += 32) {
-    const double value = keys.at(token, i);
-    sum = fma(value, value, sum);
-  }
-  for (int other = 16; other > 0; other /= 2) sum += __shfl_xor_sync(kAllLanes, sum, other);
-  if (!(sum > 0) || !(sum <= 1.7976931348623157e308)) return 0;
-  const double norm = sqrt(sum);
-  return norm < 0x1p-40 || norm > 0x1p60 ? -1.0f : static_cast<float>(1 / norm);
-}
-
-// Rare, so not inlined.
-template <DType key>
-__device__ __noinline__ float cosine_in_double(const void* keys, int64_t dim, int64_t a,
-                                               int64_t b) {
-  double dot = 0, aa = 0, bb = 0;
-  for (int64_t i = 0; i < dim; ++i) {
-    const double x = Element<key>::load(keys, a * dim + i),
-                 y = Element<key>::load(keys, b * dim + i);
-    dot = fma(x, y, dot);
-    aa = fma(x, x, aa);
-    bb = fma(y, y, bb);
-  }
-  return static_cast<float>(dot / (sqrt(aa) * sqrt(bb)));
-}
-
-// The one definition of the cosine of token a to candidate b, from the dot product of their keys.
-template <DType key>
-__device__ float cosine(const Keys<key>& keys, int64_t a, int64_t b, float dot, float inverse_a,
-                        float inverse_b) {
-  if (inverse_a == 0 || inverse_b == 0) return 0;
-  const bool in_double = inverse_a < 0 || inverse_b < 0;
-  const float value =
-      in_double ? cosine_in_double<key>(keys.data, keys.dim, a, b) : dot * inverse_a * inverse_b;
-  return fminf(fmaxf(value, -1.0f), 1.0f);
 }
 
 // d += a b for fragments of 16 tokens by 8 candidates. Single precision takes three tf32 products:
@@ -122,7 +42,7 @@ __device__ void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
 }
 
 // Dot products of the 64 tokens from first_row on with the candidates, over the key's stages
-// [begin, end), in order of chunks. Each thread keeps its fragments, see `for_each_product`.
+// [begin, end), chunk after chunk. A thread keeps the fragments of its warp's parts.
 template <DType key>
 __device__ void tile_products(const Keys<key>& keys, const Image& image, int first_row, int columns,
                               int begin, int end, float (&total)[kParts][4]) {
@@ -143,19 +63,12 @@ __device__ void tile_products(const Keys<key>& keys, const Image& image, int fir
       }
       unsigned char* const to = buffer + row * kRowBytes + piece % 8 * 16;
       const int64_t offset = static_cast<int64_t>(stage) * kStageBytes + piece % 8 * 16;
-      const int64_t left = token < 0 ? 0 : keys.row_bytes() - offset;
-      const int bytes = left <= 0 ? 0 : left < 16 ? static_cast<int>(left) : 16;
-      const unsigned char* const from =
-          bytes == 0 ? keys.data : keys.data + (image.start + token) * keys.row_bytes() + offset;
-      if (keys.aligned) {
-        copy_async(to, from, bytes);
-      } else {
-        using Word = std::conditional_t<key == DType::float32, uint32_t, uint16_t>;
-        for (int i = 0; i < 16 / static_cast<int>(sizeof(Word)); ++i)
-          reinterpret_cast<Word*>(to)[i] = i * static_cast<int>(sizeof(Word)) < bytes
-                                               ? reinterpret_cast<const Word*>(from)[i]
-                                               : Word{0};
-      }
+      const bool there = token >= 0 && offset < keys.row_bytes;
+      const unsigned char* const from = there ? keys.row(image.start + token) : keys.data;
+      if (keys.aligned)
+        copy_async(to, from + (there ? offset : 0), there);
+      else
+        *reinterpret_cast<uint4*>(to) = there ? keys.piece(from, offset) : uint4{};
     }
   };
 
@@ -205,72 +118,50 @@ __device__ void tile_products(const Keys<key>& keys, const Image& image, int fir
   }
 }
 
-// Calls visit(row, column, value) for this thread's products: row and column in the tile, two
-// neighbouring columns at a time.
-template <typename Visit>
-__device__ void for_each_pair(const float (&total)[kParts][4], int columns, const Visit& visit) {
-#pragma unroll
-  for (int p = 0; p < kParts; ++p) {
-    const int column = part_column(p) + lane() % 4 * 2;
-    if (part_column(p) >= columns) break;
-    const int row = warp() % kTokenWarps * 16 + lane() / 4;
-    visit(row, column, make_float2(total[p][0], total[p][1]));
-    visit(row + 8, column, make_float2(total[p][2], total[p][3]));
-  }
-}
-
-// Fills Workspace::similarity for the image's tokens and the round's candidates. Every thread block
-// of the group takes part, and must be past a barrier before it reads them.
+// Fills Workspace::products for the image's tokens and the round's candidates; columns beyond them,
+// up to a multiple of eight, become zero. Every thread block of the group takes part, and must be
+// past a barrier before it reads them.
 template <DType key>
-__device__ void compute_similarities(const Keys<key>& keys, const Image& image,
-                                     const Workspace& work, int columns, bool split) {
-  const Shared& s = shared();
+__device__ void compute_products(const Keys<key>& keys, const Image& image, const Workspace& work,
+                                 int columns, bool split) {
   const int tiles = (image.tokens + kTileRows - 1) / kTileRows;
   const int parts = split ? keys.chunks() : 1;
-  const auto cosine_to = [&](int token, float inverse, int column, float dot) {
-    if (column >= columns) return 0.0f;
-    return cosine(keys, image.start + token, image.start + rank_index(s.candidate[column]), dot,
-                  inverse, s.inverse_norm[column]);
-  };
-  const auto inverse_norm_of = [&](int token) {
-    return load_fresh(work.inverse_norm + image.start + token);
-  };
-
+  float* const products = work.products + image.rows * kBlock;
   for (int item = image.member; item < tiles * parts; item += image.members) {
     const int first_row = item % tiles * kTileRows, chunk = item / tiles;
     const int begin = chunk * kChunkStages;
     const int end = split ? min(begin + kChunkStages, keys.stages()) : keys.stages();
     float total[kParts][4];
     tile_products(keys, image, first_row, columns, begin, end, total);
-    for_each_pair(total, columns, [&](int row, int column, float2 dot) {
-      const int token = first_row + row;
-      if (token >= image.tokens) return;
-      if (split) {
-        const int64_t at = static_cast<int64_t>(chunk) * image.tokens + token;
-        *reinterpret_cast<float2*>(image.partial + at * kBlock + column) = dot;
-      } else {
-        const float inverse = inverse_norm_of(token);
-        float* const to = work.similarity + (image.rows + token) * kBlock + column;
-        *reinterpret_cast<float2*>(to) = make_float2(cosine_to(token, inverse, column, dot.x),
-                                                     cosine_to(token, inverse, column + 1, dot.y));
+    float* const output =
+        split ? image.partial + static_cast<int64_t>(chunk) * image.tokens * kBlock : products;
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      if (part_column(p) >= columns) break;
+      for (int half = 0; half < 2; ++half) {
+        const int token = first_row + warp() % kTokenWarps * 16 + half * 8 + lane() / 4;
+        if (token >= image.tokens) continue;
+        float* const to = output + static_cast<int64_t>(token) * kBlock + part_column(p);
+        *reinterpret_cast<float2*>(to + lane() % 4 * 2) =
+            make_float2(total[p][2 * half], total[p][2 * half + 1]);
       }
-    });
+    }
   }
   if (!split) return;
 
   group_barrier(image.arrivals, image.members);
+  const int quads = (columns + 7) / 8 * 2;  // of columns
   for (int token = image.first_own(); token < image.tokens; token += image.stride()) {
-    const float inverse = inverse_norm_of(token);
-    for (int column = lane(); column < columns; column += 32) {
-      float dot = 0;
-#pragma unroll 4
-      for (int chunk = 0; chunk < parts; ++chunk) {
-        const int64_t at = static_cast<int64_t>(chunk) * image.tokens + token;
-        dot += load_fresh(image.partial + at * kBlock + column);
-      }
-      work.similarity[(image.rows + token) * kBlock + column] =
-          cosine_to(token, inverse, column, dot);
+    if (lane() >= quads) continue;
+    const int64_t at = static_cast<int64_t>(token) * kBlock + lane() * 4;
+    float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 8
+    for (int chunk = 0; chunk < parts; ++chunk) {
+      const int64_t step = static_cast<int64_t>(chunk) * image.tokens * kBlock;
+      const float4 part = load_fresh(reinterpret_cast<const float4*>(image.partial + step + at));
+      sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
     }
+    *reinterpret_cast<float4*>(products + at) = sum;
   }
 }
 

@@ -47,6 +47,7 @@ struct Shared {
 };
 
 constexpr int kSharedBytes = (sizeof(Shared) + 15) / 16 * 16 + kScratchBytes;
+static_assert(kSharedBytes <= 99 * 1024, "all chips from sm_80 on have as much for a thread block");
 
 __device__ inline Shared& shared() { return *reinterpret_cast<Shared*>(dynamic_shared_memory()); }
 __device__ inline unsigned char* scratch() {
@@ -59,8 +60,8 @@ struct Workspace {
   float* weight;        // [total_tokens]
   float* nearest;       // [total_tokens] largest cosine to the selected tokens
   float* inverse_norm;  // [total_tokens] 0: a zero key, -1: compare in double precision
-  float* similarity;    // [similarity_rows, kBlock] cosines to the round's candidates
-  float* partial;       // [groups, chunks, split_rows, kBlock] parts of dot products
+  float* products;      // [product_rows, kBlock] dot products with the round's candidates
+  float* partial;       // [groups, chunks, split_rows, kBlock] parts of them
   uint32_t* arrivals;   // [groups] of the groups' barriers
 };
 
@@ -72,7 +73,7 @@ struct Image {
   int64_t output;  // its first pick among all
   int member;      // this thread block among the group's
   int members;
-  int64_t rows;        // its first row of Workspace::similarity
+  int64_t rows;        // its first row of Workspace::products
   float* partial;      // the group's part of Workspace::partial
   uint32_t* arrivals;  // at the group's barrier
 

@@ -14,11 +14,11 @@ T load_fresh(const T* address) {
 inline uint32_t load_acquire(const uint32_t* address) { return *address; }
 inline void wait_a_little() { shim::yield(); }
 
-inline void copy_async(void* shared, const void* global, int bytes) {
+inline void copy_async(void* shared, const void* global, bool there) {
   if (reinterpret_cast<uintptr_t>(shared) % 16 || reinterpret_cast<uintptr_t>(global) % 16)
     shim::fail("cp.async: an address is not a multiple of 16");
   std::memset(shared, 0, 16);
-  std::memcpy(shared, global, static_cast<size_t>(bytes));
+  if (there) std::memcpy(shared, global, 16);
 }
 inline void commit_copies() {}
 template <int pending>

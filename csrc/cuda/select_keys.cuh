@@ -1,0 +1,114 @@
+// Reading keys: their types, norms, and the one definition of a cosine.
+#pragma once
+
+#include <type_traits>
+
+#include "cuda/select_state.cuh"
+
+namespace zoprune::cuda {
+
+template <DType type>
+struct Element {
+  using Word = std::conditional_t<type == DType::float32, uint32_t, uint16_t>;
+  static constexpr int kBytes = sizeof(Word);
+
+  __device__ static float to_float(uint32_t bits) {
+    if constexpr (type == DType::float16) return half_to_float(static_cast<uint16_t>(bits));
+    if constexpr (type == DType::bfloat16) bits <<= 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+  __device__ static float load(const void* data, int64_t i) {
+    return to_float(static_cast<const Word*>(data)[i]);
+  }
+};
+
+// The keys of all tokens, a row each, read in pieces of 16 bytes.
+template <DType type>
+struct Keys {
+  const unsigned char* data;
+  int64_t row_bytes;
+  bool aligned;  // every row starts at 16 bytes
+
+  __device__ explicit Keys(const SelectArguments& arguments)
+      : data(static_cast<const unsigned char*>(arguments.keys)),
+        row_bytes(arguments.dim * Element<type>::kBytes),
+        aligned(reinterpret_cast<uintptr_t>(data) % 16 == 0 && row_bytes % 16 == 0) {}
+
+  __device__ int stages() const {
+    return static_cast<int>((row_bytes + kStageBytes - 1) / kStageBytes);
+  }
+  __device__ int chunks() const { return (stages() + kChunkStages - 1) / kChunkStages; }
+  __device__ const unsigned char* row(int64_t token) const { return data + token * row_bytes; }
+
+  // The piece at byte `offset` of a row, zero beyond the row's end.
+  __device__ uint4 piece(const unsigned char* row, int64_t offset) const {
+    if (aligned) return *reinterpret_cast<const uint4*>(row + offset);
+    using Word = typename Element<type>::Word;
+    Word words[16 / sizeof(Word)];
+#pragma unroll
+    for (int64_t i = 0; i < static_cast<int64_t>(16 / sizeof(Word)); ++i) {
+      const int64_t at = offset + i * static_cast<int64_t>(sizeof(Word));
+      words[i] = at < row_bytes ? *reinterpret_cast<const Word*>(row + at) : Word{0};
+    }
+    uint4 whole;
+    memcpy(&whole, words, sizeof whole);
+    return whole;
+  }
+};
+
+// 1 / ||key|| by a whole warp; 0 for a key without direction, -1 where single precision might
+// overflow or lose the products of such keys.
+template <DType type>
+__device__ float inverse_norm(const Keys<type>& keys, int64_t token) {
+  const unsigned char* const row = keys.row(token);
+  double sum = 0;
+  const auto add = [&](uint32_t bits) {
+    const double value = Element<type>::to_float(bits);
+    sum = fma(value, value, sum);
+  };
+  const auto add_word = [&](uint32_t word) {
+    if constexpr (type == DType::float32) return add(word);
+    add(word & 0xffffu);
+    add(word >> 16);
+  };
+#pragma unroll 8
+  for (int64_t offset = lane() * 16; offset < keys.row_bytes; offset += 32 * 16) {
+    const uint4 piece = keys.piece(row, offset);
+    add_word(piece.x);
+    add_word(piece.y);
+    add_word(piece.z);
+    add_word(piece.w);
+  }
+  for (int other = 16; other > 0; other /= 2) sum += __shfl_xor_sync(kAllLanes, sum, other);
+  if (!(sum > 0) || !(sum <= 1.7976931348623157e308)) return 0;
+  const double norm = sqrt(sum);
+  return norm < 0x1p-40 || norm > 0x1p60 ? -1.0f : static_cast<float>(1 / norm);
+}
+
+template <DType type>
+__device__ float cosine_in_double(const Keys<type>& keys, int64_t a, int64_t b) {
+  const unsigned char *const row_a = keys.row(a), *const row_b = keys.row(b);
+  double dot = 0, aa = 0, bb = 0;
+#pragma unroll 1
+  for (int64_t i = 0; i < keys.row_bytes / Element<type>::kBytes; ++i) {
+    const double x = Element<type>::load(row_a, i), y = Element<type>::load(row_b, i);
+    dot = fma(x, y, dot);
+    aa = fma(x, x, aa);
+    bb = fma(y, y, bb);
+  }
+  return static_cast<float>(dot / (sqrt(aa) * sqrt(bb)));
+}
+
+// The cosine of token a to candidate b, from the dot product of their keys.
+template <DType type>
+__device__ float cosine(const Keys<type>& keys, int64_t a, int64_t b, float dot, float inverse_a,
+                        float inverse_b) {
+  if (inverse_a == 0 || inverse_b == 0) return 0;
+  float value = dot * inverse_a * inverse_b;
+  if (inverse_a < 0 || inverse_b < 0) value = cosine_in_double(keys, a, b);
+  return fminf(fmaxf(value, -1.0f), 1.0f);
+}
+
+}  // namespace zoprune::cuda
