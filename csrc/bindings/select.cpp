@@ -57,8 +57,7 @@ void run_parallel(int64_t count, void (*task)(void*, int64_t, int64_t), void* co
 
 SelectRule select_rule(const SelectOptions& options, const std::optional<Tensor>& keys) {
   SelectRule rule{};
-  const auto method = std::find(kMethods.begin(), kMethods.end(), options.method);
-  rule.method = static_cast<Method>(method - kMethods.begin());
+  rule.method = method_of(options);
   rule.max_similarity = static_cast<float>(options.max_similarity);
   rule.sort = options.sort;
   rule.seed = static_cast<uint64_t>(options.seed);
@@ -164,6 +163,35 @@ void check_packing(const Checker& check, const Tensor& cu_tokens, const Tensor& 
                 concat("1 <= total_keep <= ", tokens, " (the number of tokens)"), total_keep);
 }
 
+void check_select(const Checker& check, const Tensor& scores, const std::optional<Tensor>& keys,
+                  int64_t k, const std::optional<Tensor>& must_keep,
+                  const std::optional<Tensor>& valid, const SelectOptions& options) {
+  const std::vector<Size> lead = shape_of(scores);
+  check_scores(check, scores, false);
+  if (keys) check_keys(check, *keys, lead, scores, "scores");
+  check_masks(check, must_keep, valid, lead, scores, "scores");
+  check_selection(check, options, keys.has_value());
+  check_k(check, k, scores.size(-1));
+}
+
+void check_select_varlen(const Checker& check, const Tensor& scores,
+                         const std::optional<Tensor>& keys, const Tensor& cu_tokens,
+                         const Tensor& cu_keep, int64_t total_keep,
+                         const std::optional<Tensor>& must_keep, const std::optional<Tensor>& valid,
+                         const SelectOptions& options) {
+  const std::vector<Size> lead = shape_of(scores);
+  check_scores(check, scores, true);
+  if (keys) check_keys(check, *keys, lead, scores, "scores");
+  check_masks(check, must_keep, valid, lead, scores, "scores");
+  check_selection(check, options, keys.has_value());
+  check_packing(check, cu_tokens, cu_keep, total_keep, scores, "scores");
+}
+
+Method method_of(const SelectOptions& options) {
+  const auto method = std::find(kMethods.begin(), kMethods.end(), options.method);
+  return static_cast<Method>(method - kMethods.begin());
+}
+
 std::vector<Segment> segments_of(const Tensor& scores, int64_t k) {
   const int64_t tokens = scores.size(-1), images = scores.numel() / tokens;
   std::vector<Segment> segments;
@@ -249,12 +277,7 @@ Tensor select_cpu(Tensor scores, std::optional<Tensor> keys, int64_t k,
                   double max_similarity, bool sort) {
   const Checker check("select");
   const SelectOptions options{method, max_similarity, sort};
-  const std::vector<Size> lead = shape_of(scores);
-  check_scores(check, scores, false);
-  if (keys) check_keys(check, *keys, lead, scores, "scores");
-  check_masks(check, must_keep, valid, lead, scores, "scores");
-  check_selection(check, options, keys.has_value());
-  check_k(check, k, scores.size(-1));
+  check_select(check, scores, keys, k, must_keep, valid, options);
   check_mask_values(check, segments_of(scores, k), must_keep, valid);
   return select_images(scores, keys, k, must_keep, valid, options);
 }
@@ -265,12 +288,8 @@ Tensor select_varlen_cpu(Tensor scores, std::optional<Tensor> keys, Tensor cu_to
                          bool sort) {
   const Checker check("select_varlen");
   const SelectOptions options{method, max_similarity, sort};
-  const std::vector<Size> lead = shape_of(scores);
-  check_scores(check, scores, true);
-  if (keys) check_keys(check, *keys, lead, scores, "scores");
-  check_masks(check, must_keep, valid, lead, scores, "scores");
-  check_selection(check, options, keys.has_value());
-  check_packing(check, cu_tokens, cu_keep, total_keep, scores, "scores");
+  check_select_varlen(check, scores, keys, cu_tokens, cu_keep, total_keep, must_keep, valid,
+                      options);
   const std::vector<Segment> segments =
       segments_of(check, cu_tokens, cu_keep, total_keep, scores.size(0));
   check_mask_values(check, segments, must_keep, valid);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bindings/checks.h"
+#include "zoprune/selection.h"
 
 namespace zoprune {
 
@@ -32,6 +33,19 @@ void check_selection(const Checker& check, const SelectOptions& options, bool ha
 void check_k(const Checker& check, int64_t k, int64_t tokens);
 void check_packing(const Checker& check, const Tensor& cu_tokens, const Tensor& cu_keep,
                    int64_t total_keep, const Tensor& like, const char* name);
+
+// The checks of `select` and `select_varlen`, all but those that read the masks and offsets.
+void check_select(const Checker& check, const Tensor& scores, const std::optional<Tensor>& keys,
+                  int64_t k, const std::optional<Tensor>& must_keep,
+                  const std::optional<Tensor>& valid, const SelectOptions& options);
+void check_select_varlen(const Checker& check, const Tensor& scores,
+                         const std::optional<Tensor>& keys, const Tensor& cu_tokens,
+                         const Tensor& cu_keep, int64_t total_keep,
+                         const std::optional<Tensor>& must_keep, const std::optional<Tensor>& valid,
+                         const SelectOptions& options);
+
+// The method by its name, which has been checked.
+Method method_of(const SelectOptions& options);
 
 // An image in a packed array: its first token, number of tokens and number of kept tokens.
 struct Segment {

@@ -49,7 +49,7 @@ __device__ void pick_among(const Candidates& round, int most, bool compare,
     // A lane has candidates lane, lane + 32, ...
     uint64_t rank[kSlots];
     float weight[kSlots], nearest[kSlots];
-    uint32_t picked[kSlots] = {};
+    uint32_t picked = 0;  // a bit for each of the lane's
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
       const int a = slot * 32 + lane();
@@ -76,8 +76,10 @@ __device__ void pick_among(const Candidates& round, int most, bool compare,
 #pragma unroll
       for (int slot = 0; slot < kSlots; ++slot) {
         const int a = slot * 32 + lane();
-        if (slot == pick / 32) picked[slot] |= 1u << (pick % 32);
-        if (a == pick) rank[slot] = 0;
+        if (a == pick) {
+          rank[slot] = 0;
+          picked |= 1u << slot;
+        }
         if (!compare || rank[slot] == 0) continue;
         nearest[slot] = fmaxf(nearest[slot], gram[a * kGramStride + pick]);
         const Candidate candidate =
@@ -86,10 +88,11 @@ __device__ void pick_among(const Candidates& round, int most, bool compare,
         rank[slot] = pack_rank(candidate, gain, rank_index(rank[slot]));
       }
     }
-    if (lane() == 0) {
-      s.picks = picks;
-      for (int slot = 0; slot < kSlots; ++slot) s.picked[slot] = picked[slot];
+    for (int slot = 0; slot < kSlots; ++slot) {
+      const uint32_t all = __ballot_sync(kAllLanes, picked >> slot & 1);
+      if (lane() == 0) s.picked[slot] = all;
     }
+    if (lane() == 0) s.picks = picks;
   }
   __syncthreads();
 }

@@ -45,16 +45,18 @@ struct Keys {
   // The piece at byte `offset` of a row, zero beyond the row's end.
   __device__ uint4 piece(const unsigned char* row, int64_t offset) const {
     if (aligned) return *reinterpret_cast<const uint4*>(row + offset);
+    return make_uint4(word(row, offset), word(row, offset + 4), word(row, offset + 8),
+                      word(row, offset + 12));
+  }
+
+ private:
+  __device__ uint32_t word(const unsigned char* row, int64_t offset) const {
+    if constexpr (type == DType::float32) return element(row, offset);
+    return element(row, offset) | element(row, offset + 2) << 16;
+  }
+  __device__ uint32_t element(const unsigned char* row, int64_t offset) const {
     using Word = typename Element<type>::Word;
-    Word words[16 / sizeof(Word)];
-#pragma unroll
-    for (int64_t i = 0; i < static_cast<int64_t>(16 / sizeof(Word)); ++i) {
-      const int64_t at = offset + i * static_cast<int64_t>(sizeof(Word));
-      words[i] = at < row_bytes ? *reinterpret_cast<const Word*>(row + at) : Word{0};
-    }
-    uint4 whole;
-    memcpy(&whole, words, sizeof whole);
-    return whole;
+    return offset < row_bytes ? *reinterpret_cast<const Word*>(row + offset) : 0u;
   }
 };
 

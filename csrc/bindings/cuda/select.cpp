@@ -95,7 +95,7 @@ Tensor select_cuda(Tensor scores, std::optional<Tensor> keys, int64_t k,
                    std::optional<Tensor> must_keep, std::optional<Tensor> valid, std::string method,
                    double max_similarity, bool sort) {
   const SelectOptions options{method, max_similarity, sort};
-  check_select(scores, keys, k, must_keep, valid, options);
+  check_select(Checker("select"), scores, keys, k, must_keep, valid, options);
   cuda::SelectArguments arguments;
   arguments.tokens = scores.size(-1);
   arguments.images = scores.numel() / arguments.tokens;
@@ -110,7 +110,8 @@ Tensor select_varlen_cuda(Tensor scores, std::optional<Tensor> keys, Tensor cu_t
                           std::optional<Tensor> valid, std::string method, double max_similarity,
                           bool sort) {
   const SelectOptions options{method, max_similarity, sort};
-  check_select_varlen(scores, keys, cu_tokens, cu_keep, total_keep, must_keep, valid, options);
+  check_select_varlen(Checker("select_varlen"), scores, keys, cu_tokens, cu_keep, total_keep,
+                      must_keep, valid, options);
   const Tensor token_offsets = torch::stable::contiguous(cu_tokens);
   const Tensor keep_offsets = torch::stable::contiguous(cu_keep);
   cuda::SelectArguments arguments;

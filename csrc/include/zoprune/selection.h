@@ -34,7 +34,10 @@ ZOPRUNE_HOST_DEVICE float normalized_score(float score, float low, float high) {
 ZOPRUNE_HOST_DEVICE float random_weight(uint64_t seed, uint32_t index) {
   constexpr uint32_t kStream = 0x52414E44;  // "RAND"
   const Philox4 drawn = philox4x32(seed, index / 4, 0, kStream, 0);
-  return static_cast<float>(drawn.word[index % 4] >> 8) * 0x1p-24f;
+  // Chosen, not indexed: a GPU would have to store the words to index them.
+  const uint32_t even = index & 2 ? drawn.word[2] : drawn.word[0];
+  const uint32_t odd = index & 2 ? drawn.word[3] : drawn.word[1];
+  return static_cast<float>((index & 1 ? odd : even) >> 8) * 0x1p-24f;
 }
 
 // Whether the gain depends on the similarity to the selected tokens.
