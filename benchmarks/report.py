@@ -35,7 +35,8 @@ from .timing import Times, in_turns
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-ROUNDS = 3
+# Rounds for a group of cases, and for how long quick ones may take more.
+ROUNDS, SECONDS = 3, 5.0
 # Published form: gigabytes, so in one dtype only
 MEMORY_CASES = {
     "bf16": list(memory.CASES),
@@ -60,7 +61,12 @@ def measure_group(group: Group, rounds: int, progress: Progress) -> list[Row]:
 
     group = group.only(lambda case: "refused" not in rows[case])
     functions = {**group.baselines} | {case.name: case.run for case in group.cases}
-    times = in_turns(functions, rounds, lambda name: progress(f"{place}: {name}"))
+    times = in_turns(
+        functions,
+        rounds,
+        seconds=SECONDS if rounds > 1 else 0,
+        progress=lambda name: progress(f"{place}: {name}"),
+    )
     for case in group.cases:
         rows[case] |= _outcome(case, times)
     return list(rows.values())
@@ -93,7 +99,7 @@ def measure_memory(dtype: str, ops: set[str], progress: Progress) -> list[Row]:
     rows = []
     for case, shape in wanted:
         op = memory.CASES[case][0]
-        if op in ops or op not in OPS:
+        if op in ops or (op not in OPS and "sensitivity" in ops):  # the baselines of sensitivity
             progress(f"memory {dtype}: {case}, {shape}")
             rows.append(memory.measure(case, shape, dtype))
     return rows

@@ -10,6 +10,7 @@ from typing import Any
 
 # Shorter calls are repeated until a sample takes this long, in seconds.
 SHORTEST_SAMPLE = 0.02
+MOST_ROUNDS = 15
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,23 @@ class Times:
 def in_turns(
     functions: Mapping[str, Callable[[], Any]],
     rounds: int,
+    *,
+    seconds: float = 0,
     progress: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Times]:
-    """Time every function once per round: A B C, A B C, ... The caller has warmed them up."""
+    """Time every function once per round: A B C, A B C, ... The caller has warmed them up.
+
+    Quick functions get up to ``MOST_ROUNDS`` rounds, as long as ``seconds`` have not passed.
+    """
     samples: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds):
+    start = time.perf_counter()
+    for turn in range(MOST_ROUNDS):
+        if turn >= rounds and time.perf_counter() - start > seconds:
+            break
         for name, function in functions.items():
             progress(name)
             samples[name].append(_sample(function))
-    return {name: Times(seconds) for name, seconds in samples.items()}
+    return {name: Times(sample) for name, sample in samples.items()}
 
 
 def _sample(function: Callable[[], Any]) -> float:
