@@ -1,0 +1,73 @@
+"""Random directions from Philox counters, one program per row: the bits of ``zoprune_kernels.philox``."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..philox import STREAMS, orthogonalise
+
+
+@triton.jit
+def _normal_pair(even, odd):
+    """Box-Muller on two 32-bit words, in float64."""
+    u1 = (even.to(tl.float64) + 1.0) * 2.3283064365386963e-10  # 2^-32
+    u2 = odd.to(tl.float64) * 2.3283064365386963e-10
+    radius = tl.sqrt(-2.0 * tl.log(u1))
+    angle = 6.283185307179586 * u2
+    return radius * tl.cos(angle), radius * tl.sin(angle)
+
+
+@triton.jit(do_not_specialize=["seed"])
+def _directions_kernel(
+    out,
+    dim,
+    seed,
+    STREAM: tl.constexpr,
+    DISTRIBUTION: tl.constexpr,
+    QUADS: tl.constexpr,  # a power of two >= dim / 4: each Philox call draws four columns
+):
+    row = tl.program_id(0)
+    quad = tl.arange(0, QUADS)
+    zero = quad * 0
+    w0, w1, w2, w3 = tl.philox(seed, quad, zero + row, zero + STREAM, zero, 10)
+    # [QUADS, 2, 2] -> columns 4 quad + (0, 1, 2, 3): join puts its arguments last
+    column = 4 * quad[:, None] + tl.arange(0, 4)[None, :]
+    inside = column < dim
+    root = tl.sqrt(dim.to(tl.float64))
+    if DISTRIBUTION == "rademacher":
+        words = tl.join(tl.join(w0, w2), tl.join(w1, w3)).reshape(QUADS, 4)
+        value = tl.where(words >> 31 == 0, 1.0, -1.0).to(tl.float64) / root
+    else:
+        n0, n1 = _normal_pair(w0, w1)
+        n2, n3 = _normal_pair(w2, w3)
+        value = tl.join(tl.join(n0, n2), tl.join(n1, n3)).reshape(QUADS, 4)
+        if DISTRIBUTION == "gaussian":
+            value /= root
+        if DISTRIBUTION == "sphere":
+            kept = tl.where(inside, value, 0.0)
+            value /= tl.sqrt(tl.sum(kept * kept))
+    at = row.to(tl.int64) * dim + column
+    tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
+
+
+def directions(
+    num: int, dim: int, distribution: str, seed: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """[num, dim] random directions in one launch; ``orthogonal`` adds a QR factorisation."""
+    orthogonal = distribution == "orthogonal"
+    out = torch.empty((num, dim), dtype=torch.float64 if orthogonal else dtype, device=device)
+    _directions_kernel[(num,)](
+        out,
+        dim,
+        seed,
+        STREAMS[distribution],
+        "normal" if orthogonal else distribution,
+        triton.next_power_of_2(triton.cdiv(dim, 4)),
+        num_warps=4,
+    )
+    if not orthogonal:
+        return out
+    return torch.cat([orthogonalise(group) for group in out.split(dim)]).to(dtype)

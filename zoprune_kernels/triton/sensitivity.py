@@ -1,0 +1,285 @@
+"""The directional score: rows t = [phi(a + h v) - phi(a - h v)] / 2h, made in registers, times W2^T.
+
+The row (i, j) of the product is W2 t for token i and direction j; only its squared norm is kept, one
+partial sum per column tile, so nothing of size m T H or m T D is ever written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import numerics
+from .launch import Tile, window, padded
+from .tiles import Tiles
+
+# How a direction's rows are made, by h max|v_j| (docs/kernels.md, "Finite steps").
+DERIVATIVE, CUBIC, DIFFERENCE = 0, 1, 2
+_CUBIC_LIMIT = 1 / 16
+
+
+class Projected(NamedTuple):
+    """The directions in the hidden layer, V = U W1^T, each divided by a power of two.
+
+    v float32 [m, H], rows padded with zeros; scale [m] what v was divided by; reach [m] = step scale;
+    form int32 [m], one of the above; odd int32 [m] = j % 2.
+    """
+
+    v: Tensor
+    scale: Tensor
+    reach: Tensor
+    form: Tensor
+    odd: Tensor
+
+
+@triton.jit
+def _project_directions_kernel(
+    directions,  # window on [m, d]
+    w1,  # window on [H, d]
+    v,
+    num,
+    stride,
+    depth,
+    PRECISION: tl.constexpr,
+    SPLIT: tl.constexpr,  # directions = high + low in the weights' half precision, both multiplied
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    row_tiles = tl.cdiv(num, BLOCK_M)
+    row0 = (tl.program_id(0) % row_tiles) * BLOCK_M
+    column0 = (tl.program_id(0) // row_tiles) * BLOCK_N
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for k in range(0, depth, BLOCK_K):
+        u = numerics.tile(directions, row0, k, BLOCK_M, BLOCK_K).to(tl.float32)
+        w = numerics.tile(w1, column0, k, BLOCK_N, BLOCK_K).T
+        if SPLIT:
+            high = u.to(w.dtype)
+            low = (u - high.to(tl.float32)).to(w.dtype)
+            total = numerics.dot(high, w, total, PRECISION)
+            total = numerics.dot(low, w, total, PRECISION)
+        else:
+            total = numerics.dot(u, w, total, PRECISION)
+    row = row0 + tl.arange(0, BLOCK_M)
+    column = column0 + tl.arange(0, BLOCK_N)
+    inside = (row < num)[:, None] & (column < stride)[None, :]
+    tl.store(v + row[:, None] * stride + column[None, :], total, mask=inside)
+
+
+@triton.jit
+def _scale_directions_kernel(
+    v,
+    scale,
+    reach,
+    form,
+    odd,
+    stride,
+    step,
+    derivative_limit,
+    cubic_limit,
+    BLOCK: tl.constexpr,
+):
+    """Scale row j to max|v_j| in [1, 2), exactly, so that float16 holds t; and choose its form."""
+    row = tl.program_id(0)
+    column = tl.arange(0, BLOCK)
+    largest = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, stride, BLOCK):
+        value = tl.load(v + row * stride + start + column, mask=start + column < stride, other=0.0)
+        largest = tl.maximum(largest, tl.where(value == value, tl.abs(value), 0.0))
+    peak = tl.max(largest)
+    power = (peak.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+    power = tl.where(power > 0, power, 1.0)
+    for start in range(0, stride, BLOCK):
+        at = v + row * stride + start + column
+        value = tl.load(at, mask=start + column < stride, other=0.0)
+        tl.store(at, value / power, mask=start + column < stride)
+    furthest = step * peak
+    chosen = tl.where(furthest > cubic_limit, 2, tl.where(furthest > derivative_limit, 1, 0))
+    tl.store(scale + row, power)
+    tl.store(reach + row, step * power)
+    tl.store(form + row, chosen)
+    tl.store(odd + row, row % 2)
+
+
+def project_directions(
+    directions: Tensor, w1: Tensor, step: float, activation: str, tile: Tile
+) -> Projected:
+    """V = U W1^T of directions [m, d], and which form each takes at this step."""
+    num, hidden = directions.shape[0], w1.shape[0]
+    v = padded(w1, num, hidden, torch.float32)
+    grid = (triton.cdiv(num, tile.m) * triton.cdiv(hidden, tile.n),)
+    _project_directions_kernel[grid](
+        window(directions, tile.m, tile.k, tile.tma),
+        window(w1, tile.n, tile.k, tile.tma),
+        v,
+        num,
+        v.stride(0),
+        w1.shape[1],
+        numerics.dot_precision(w1.dtype),
+        w1.dtype != torch.float32,
+        tile.m,
+        tile.n,
+        tile.k,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+    scale, reach = w1.new_empty((2, num), dtype=torch.float32)
+    form, odd = w1.new_empty((2, num), dtype=torch.int32)
+    projected = Projected(v, scale, reach, form, odd)
+    limits = form_limits(w1.dtype, step, activation)
+    _scale_directions_kernel[(num,)](*projected, v.stride(0), step, *limits, 1024, num_warps=4)
+    return projected
+
+
+def form_limits(dtype: torch.dtype, step: float, activation: str) -> tuple[float, float]:
+    """The largest h max|v| that the derivative serves, and the largest that the cubic form serves.
+
+    What is neglected stays below 2e-8 of t in float32 and 4e-6 in half precision, where rounding t
+    costs 2e-3. relu has a corner, which no series describes.
+    """
+    if step == 0 or activation == "identity":
+        return math.inf, math.inf
+    if activation == "relu":
+        return -1.0, -1.0
+    return 2.0**-12 if dtype == torch.float32 else 2.0**-8, _CUBIC_LIMIT
+
+
+@triton.jit
+def _sensitivity_kernel(
+    slope,
+    cubic,
+    preactivation,
+    v,
+    reach,
+    form,
+    odd,
+    w2,  # window on [D, H]
+    partials,
+    tokens,
+    num,
+    group,  # rows per direction, >= BLOCK_M: a row tile meets at most two directions
+    outputs,
+    hidden,
+    stride,
+    FORM: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    NUM_POWER: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    every = tl.arange(0, NUM_POWER)
+    forms = tl.load(form + every, mask=every < num, other=-1)
+    if tl.max((forms == FORM).to(tl.int32)) == 0:
+        return
+    row_tiles = tl.cdiv(num * group, BLOCK_M)
+    column_tiles = tl.cdiv(outputs, BLOCK_N)
+    for tile in range(tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0)):
+        # Row tiles go first: programs that run together read the same columns of W2.
+        column_tile = tile // row_tiles
+        row0 = (tile % row_tiles) * BLOCK_M
+        # The tile's rows belong to one even and one odd direction.
+        first = row0 // group
+        even = tl.minimum(first + first % 2, num - 1)
+        uneven = tl.minimum(first + 1 - first % 2, num - 1)
+        if (tl.load(form + even) == FORM) | (tl.load(form + uneven) == FORM):
+            row = row0 + tl.arange(0, BLOCK_M)
+            token = row % group
+            direction = tl.minimum(row // group, num - 1)
+            at = tl.minimum(token, tokens - 1).to(tl.int64)[:, None] * stride
+            # Parity and reach are loaded: Triton makes t in the registers that feed the tensor cores
+            # only if all it is made of is loaded or constant, else it goes through shared memory.
+            is_odd = tl.load(odd + direction)[:, None] != 0  # [M, 1]
+            far = tl.load(reach + direction)[:, None]
+            total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+            for k in range(0, hidden, BLOCK_K):
+                column = k + tl.arange(0, BLOCK_K)
+                v_even = tl.load(v + even * stride + column)[None, :]
+                v_odd = tl.load(v + uneven * stride + column)[None, :]
+                t = tl.where(is_odd, v_odd, v_even)  # [M, K]
+                if FORM == 2:
+                    a = tl.load(preactivation + at + column[None, :])
+                    t = numerics.difference(a, far * t, ACTIVATION) * (0.5 / far)
+                elif FORM == 1:
+                    g = tl.load(slope + at + column[None, :]).to(tl.float32)
+                    c = tl.load(cubic + at + column[None, :]).to(tl.float32)
+                    d = far * t
+                    t *= g + c * (d * d)
+                else:
+                    t *= tl.load(slope + at + column[None, :]).to(tl.float32)
+                w = numerics.tile(w2, column_tile * BLOCK_N, k, BLOCK_N, BLOCK_K).T  # [K, N]
+                total = numerics.dot(t.to(DTYPE), w, total, PRECISION)
+            chosen = tl.load(form + direction) == FORM
+            inside = (row < num * group) & (token < tokens) & chosen
+            to = (direction.to(tl.int64) * tokens + token) * column_tiles + column_tile
+            tl.store(partials + to, tl.sum(total * total, 1), mask=inside)
+
+
+def sensitivity_partials(
+    slope: Tensor | None,
+    cubic: Tensor | None,
+    preactivation: Tensor | None,
+    directions: Projected,
+    w2: Tensor,
+    activation: str,
+    tiles: Tiles,
+    programs: int,
+    launched: Sequence[int],
+) -> Tensor:
+    """float32 [m, T, column tiles]: parts of the squared norms of W2 t, t scaled as the directions.
+
+    One launch for each form in ``launched``; one whose form no direction takes ends at once.
+    """
+    rows = slope if slope is not None else preactivation
+    assert rows is not None
+    tokens, hidden = rows.shape
+    num, outputs = directions.v.shape[0], w2.shape[0]
+    parts = triton.cdiv(outputs, tiles.derivative.n)
+    partials = w2.new_empty((num, tokens, parts), dtype=torch.float32)
+    for form in launched:
+        tile = (tiles.derivative, tiles.cubic, tiles.difference)[form]
+        _sensitivity_kernel[(programs,)](
+            slope,
+            cubic,
+            preactivation,
+            directions.v,
+            directions.reach,
+            directions.form,
+            directions.odd,
+            window(w2, tile.n, tile.k, tile.tma),
+            partials,
+            tokens,
+            num,
+            max(tokens, tile.m),
+            outputs,
+            hidden,
+            rows.stride(0),
+            form,
+            activation,
+            getattr(tl, str(w2.dtype).removeprefix("torch.")),
+            numerics.dot_precision(w2.dtype),
+            triton.next_power_of_2(num),
+            tile.m,
+            tile.n,
+            tile.k,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
+    return partials
+
+
+def forms(step: float, activation: str) -> tuple[int, ...]:
+    """The forms that directions can take: all smooth ones for a smooth activation, else one."""
+    if step == 0 or activation == "identity":
+        return (DERIVATIVE,)
+    if activation == "relu":
+        return (DIFFERENCE,)
+    return (DERIVATIVE, CUBIC, DIFFERENCE)
