@@ -7,7 +7,6 @@ A forced backend that cannot run is an error: at import if no operator can use i
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -16,6 +15,7 @@ import torch
 
 from . import _native
 from .ops import SCHEMAS
+from .triton import register
 
 BACKENDS = ("auto", "cuda", "triton", "cpu", "reference")
 PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
@@ -34,6 +34,13 @@ requested = _requested()
 native_error = (
     "not loaded, because ZOPRUNE_BACKEND=reference" if requested == "reference" else _native.load()
 )
+# Asked before anything else registers for a device.
+native_kernels = {
+    (op, device)
+    for op in SCHEMAS
+    for device in PREFERENCE
+    if torch._C._dispatch_has_kernel_for_dispatch_key(f"zoprune::{op}", device.upper())
+}
 
 
 def why_not(op: str, backend: str, device: str) -> str | None:
@@ -45,14 +52,12 @@ def why_not(op: str, backend: str, device: str) -> str | None:
     if device == "cuda" and not torch.cuda.is_available():
         return "torch sees no CUDA device"
     if backend == "triton":
-        if importlib.util.find_spec("triton") is None:
-            return "Triton is not installed"
-        return "no Triton kernel"
+        return register.why_not(op)
     if native_error is not None:
         return f"native library: {native_error}"
     if backend == "cuda" and not _native.build_info().get("cuda"):
         return "the native library was built without CUDA"
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"zoprune::{op}", device.upper()):
+    if (op, device) not in native_kernels:
         return f"no {backend} kernel"
     return None
 
@@ -102,6 +107,14 @@ def _route_directions(num: int, dim: int, *, device: Any = None, **options: Any)
     )
 
 
+def _register_triton() -> None:
+    for op in register.OPERATORS:
+        if (op, "cuda") not in native_kernels and register.why_not(op) is None:
+            register.register(_library, op, forced=requested == "triton")
+
+
 _library.impl("directions", _route_directions, "BackendSelect")
+if requested in ("auto", "triton"):
+    _register_triton()
 if requested != "auto":
     _enforce()

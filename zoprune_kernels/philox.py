@@ -14,7 +14,7 @@ from torch import Tensor
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
-_STREAMS = {"sphere": 0, "gaussian": 0, "orthogonal": 0, "rademacher": 1}
+STREAMS = {"sphere": 0, "gaussian": 0, "orthogonal": 0, "rademacher": 1}
 _SELECT_STREAM = 0x52414E44
 
 
@@ -52,7 +52,7 @@ def uniform(count: int, seed: int, device: torch.device) -> Tensor:
 
 def directions(num: int, dim: int, distribution: str, seed: int, device: torch.device) -> Tensor:
     """float64 [num, dim] random directions; see ``zoprune_kernels.directions``."""
-    stream = _STREAMS[distribution]
+    stream = STREAMS[distribution]
     if distribution == "rademacher":
         signs = words(num, dim, stream, seed, device) >> 31
         return (1 - 2 * signs).double() / math.sqrt(dim)
@@ -61,7 +61,7 @@ def directions(num: int, dim: int, distribution: str, seed: int, device: torch.d
         return normal / math.sqrt(dim)
     if distribution == "sphere":
         return normal / normal.norm(dim=1, keepdim=True)
-    return torch.cat([_orthogonalise(group) for group in normal.split(dim)])
+    return torch.cat([orthogonalise(group) for group in normal.split(dim)])
 
 
 def _normal(bits: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def _normal(bits: Tensor) -> Tensor:
     return torch.stack(pair, dim=-1).flatten(1)
 
 
-def _orthogonalise(rows: Tensor) -> Tensor:
+def orthogonalise(rows: Tensor) -> Tensor:
     """Gram-Schmidt of the rows, as the QR factor whose R has a positive diagonal."""
     q, r = torch.linalg.qr(rows.T)
     return (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).T

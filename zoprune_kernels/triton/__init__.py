@@ -1,4 +1,4 @@
-"""GPU scoring kernels in Triton, compiled on first use; importable without Triton and without a GPU.
+"""GPU scoring kernels in Triton, compiled on first use; imports without Triton or a GPU.
 
 One file per kernel: the kernel and its launcher. ``scoring`` puts them together, ``ops`` registers.
 Sizes: T tokens of all images together, d, H and D the projector's widths, m directions.

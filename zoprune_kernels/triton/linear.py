@@ -1,6 +1,8 @@
-"""The first layer, a = x W1^T + b1, with what the score needs of it computed while it is in registers."""
+"""The first layer, a = x W1^T + b1, and what is wanted of a while it is in registers."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import triton
@@ -8,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import numerics
-from .launch import Tile, window, padded
+from .launch import Tile, padded, window
 
 
 @triton.jit
@@ -61,6 +63,18 @@ def _linear_kernel(
         tl.store(preactivation + at, a, mask=inside)
 
 
+class FirstLayer(NamedTuple):
+    """phi(a), phi'(a), phi'''(a) / 6 and a, each [T, H] with padded rows, or None.
+
+    phi and the cubic coefficient have x's dtype, a is float32.
+    """
+
+    projected: Tensor | None
+    slope: Tensor | None
+    cubic: Tensor | None
+    preactivation: Tensor | None
+
+
 def linear(
     x: Tensor,
     w1: Tensor,
@@ -72,18 +86,15 @@ def linear(
     slope: torch.dtype | None = None,
     cubic: bool = False,
     preactivation: bool = False,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """(phi(a), phi'(a), phi'''(a)/6, a), each [T, H] with padded rows, or None where not asked for.
-
-    phi and the cubic coefficient have x's dtype, the slope phi' the dtype given, a is float32.
-    """
+) -> FirstLayer:
+    """What is asked for of the first layer; ``slope`` is the dtype wanted of phi'."""
     tokens, depth = x.shape
     hidden = w1.shape[0]
 
     def output(wanted: bool, dtype: torch.dtype | None) -> Tensor | None:
         return padded(x, tokens, hidden, dtype) if wanted else None
 
-    outputs = (
+    outputs = FirstLayer(
         output(projected, x.dtype),
         output(slope is not None, slope),
         output(cubic, x.dtype),

@@ -1,4 +1,4 @@
-"""From the partial squared norms to the scores, summed in a fixed order: the same bits every time."""
+"""From partial squared norms to scores, summed in a fixed order: the same bits every time."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ def _mean_norm_kernel(
     for start in range(0, num, NUM_BLOCK):
         direction = start + tl.arange(0, NUM_BLOCK)
         row = (direction.to(tl.int64) * tokens + token) * parts
-        square = tl.zeros((NUM_BLOCK,), tl.float32)
+        squares = tl.zeros((NUM_BLOCK, PARTS_BLOCK), tl.float32)
         for begin in range(0, parts, PARTS_BLOCK):
             part = begin + tl.arange(0, PARTS_BLOCK)
             inside = (direction < num)[:, None] & (part < parts)[None, :]
             at = partials + row[:, None] + part[None, :]
-            square += tl.sum(tl.load(at, mask=inside, other=0.0), 1)
+            squares += tl.load(at, mask=inside, other=0.0)
+        square = tl.sum(squares, 1)
         norm = tl.sqrt(tl.where(square < 0, 0.0, square))  # rounding; nan stays nan
         if scale is not None:
             norm *= tl.load(scale + direction, mask=direction < num, other=0.0)

@@ -1,5 +1,7 @@
 """The arithmetic that the kernels share: activations, their derivatives, and matrix products."""
 
+# ruff: noqa: ANN201 (Triton infers what device functions return)
+
 import torch
 import triton
 import triton.language as tl
@@ -18,7 +20,7 @@ def dot_precision(dtype: torch.dtype) -> str:
 
 @triton.jit
 def dot(a, b, accumulator, PRECISION: tl.constexpr):
-    """accumulator + a @ b in float32; the interpreter multiplies no bfloat16, so it widens first."""
+    """accumulator + a @ b in float32. The interpreter multiplies no bfloat16: it widens first."""
     if PRECISION == "widened":
         return tl.dot(a.to(tl.float32), b.to(tl.float32), accumulator, input_precision="ieee")
     return tl.dot(a, b, accumulator, input_precision=PRECISION)
@@ -26,15 +28,15 @@ def dot(a, b, accumulator, PRECISION: tl.constexpr):
 
 @triton.jit
 def tile(matrix, row0, column0, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """matrix[row0 : row0 + ROWS, column0 : column0 + COLUMNS], zero outside, of ``launch.window``."""
-    if isinstance(matrix, tl.tuple):
+    """[ROWS, COLUMNS] of a ``launch.window`` from (row0, column0) on, zero outside the matrix."""
+    if hasattr(matrix, "load"):
+        return matrix.load([row0, column0])
+    else:
         pointer, rows, columns, stride = matrix
         row = row0 + tl.arange(0, ROWS)
         column = column0 + tl.arange(0, COLUMNS)
         at = pointer + row.to(tl.int64)[:, None] * stride + column[None, :]
         return tl.load(at, mask=(row < rows)[:, None] & (column < columns)[None, :], other=0.0)
-    else:
-        return matrix.load([row0, column0])
 
 
 @triton.jit
@@ -53,7 +55,7 @@ def _gate(a, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _saturated(a):
-    """``a`` where the activations bend, so that no power of it overflows; inf and nan become nan."""
+    """``a`` where the activations bend: no power of it overflows. inf and nan become nan."""
     return tl.minimum(tl.maximum(a, -30.0), 30.0) + (a - a)
 
 

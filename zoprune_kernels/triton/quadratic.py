@@ -1,7 +1,8 @@
 """The closed form g^T M g, and the projector's second layer beside it in the same launch.
 
-Few projector tiles leave processors idle; the quadratic form is cut into many small units, each with
-its own partial sum, and they fill the gap. A unit is a program: the hardware schedules them in order.
+Few projector tiles leave processors idle; the quadratic form is cut into many small units, each
+with its own partial sum, and they fill the gap. A unit is a program: the hardware starts programs
+in order.
 """
 
 from __future__ import annotations

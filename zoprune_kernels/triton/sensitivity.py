@@ -1,7 +1,7 @@
-"""The directional score: rows t = [phi(a + h v) - phi(a - h v)] / 2h, made in registers, times W2^T.
+"""The directional score: rows t = (phi(a + h v) - phi(a - h v)) / 2h, times W2^T.
 
-The row (i, j) of the product is W2 t for token i and direction j; only its squared norm is kept, one
-partial sum per column tile, so nothing of size m T H or m T D is ever written.
+Row (j, i) of the product is W2 t for direction j and token i; only its squared norm is kept, one
+partial sum per column tile: nothing of size m T H or m T D is ever written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from . import numerics
-from .launch import Tile, window, padded
+from .launch import Tile, padded, window
+from .linear import FirstLayer
 from .tiles import Tiles
 
 # How a direction's rows are made, by h max|v_j| (docs/kernels.md, "Finite steps").
@@ -27,7 +28,7 @@ _CUBIC_LIMIT = 1 / 16
 class Projected(NamedTuple):
     """The directions in the hidden layer, V = U W1^T, each divided by a power of two.
 
-    v float32 [m, H], rows padded with zeros; scale [m] what v was divided by; reach [m] = step scale;
+    v float32 [m, H], rows padded; scale [m], what v was divided by; reach [m] = step * scale;
     form int32 [m], one of the above; odd int32 [m] = j % 2.
     """
 
@@ -195,8 +196,8 @@ def _sensitivity_kernel(
             token = row % group
             direction = tl.minimum(row // group, num - 1)
             at = tl.minimum(token, tokens - 1).to(tl.int64)[:, None] * stride
-            # Parity and reach are loaded: Triton makes t in the registers that feed the tensor cores
-            # only if all it is made of is loaded or constant, else it goes through shared memory.
+            # Parity and reach are loaded: Triton makes t in the registers that feed the tensor
+            # cores only if all it is made of is loaded or constant, else through shared memory.
             is_odd = tl.load(odd + direction)[:, None] != 0  # [M, 1]
             far = tl.load(reach + direction)[:, None]
             total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
@@ -223,10 +224,8 @@ def _sensitivity_kernel(
             tl.store(partials + to, tl.sum(total * total, 1), mask=inside)
 
 
-def sensitivity_partials(
-    slope: Tensor | None,
-    cubic: Tensor | None,
-    preactivation: Tensor | None,
+def partial_norms(
+    first: FirstLayer,
     directions: Projected,
     w2: Tensor,
     activation: str,
@@ -238,7 +237,7 @@ def sensitivity_partials(
 
     One launch for each form in ``launched``; one whose form no direction takes ends at once.
     """
-    rows = slope if slope is not None else preactivation
+    rows = first.slope if first.slope is not None else first.preactivation
     assert rows is not None
     tokens, hidden = rows.shape
     num, outputs = directions.v.shape[0], w2.shape[0]
@@ -247,9 +246,7 @@ def sensitivity_partials(
     for form in launched:
         tile = (tiles.derivative, tiles.cubic, tiles.difference)[form]
         _sensitivity_kernel[(programs,)](
-            slope,
-            cubic,
-            preactivation,
+            *first[1:],
             directions.v,
             directions.reach,
             directions.form,

@@ -1,7 +1,7 @@
-"""The tile of every matrix product, by architecture and precision: read here, never tuned at run time.
+"""The tile of every matrix product, by arithmetic and architecture; nothing is tuned at run time.
 
-A tile depends on nothing but the architecture and the dtype, so an image's bits never depend on its
-batch. ``benchmarks/tune_gpu.py`` prints this table anew on a GPU; docs/kernels.md has the reasoning.
+A tile depends on nothing else, so an image's bits never depend on its batch.
+``benchmarks/tune_gpu.py`` measures the alternatives on a GPU; docs/kernels.md has the reasoning.
 """
 
 from __future__ import annotations
@@ -86,6 +86,11 @@ def tiles(device: torch.device, dtype: torch.dtype) -> Tiles:
     """The tiles for a GPU and the dtype of the operands."""
     major, minor = torch.cuda.get_device_capability(device)
     return for_capability(10 * major + minor, dtype)
+
+
+def processors(device: torch.device) -> int:
+    """Programs of a persistent kernel: one for each multiprocessor."""
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def for_capability(capability: int, dtype: torch.dtype) -> Tiles:

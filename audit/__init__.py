@@ -1,0 +1,1 @@
+"""``python -m audit``: every GPU kernel compiled without a GPU, and its machine code judged."""

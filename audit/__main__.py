@@ -1,0 +1,30 @@
+"""``python -m audit``: prints the table of all GPU kernels; exit status 1 if any has a problem."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import torch
+
+from . import triton_kernels
+from .report import Row, table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="audit", description=__doc__)
+    parser.add_argument("--fast", action="store_true", help="one architecture and dtype only")
+    fast = parser.parse_args().fast
+    rows: list[Row] = []
+    for capability in (90,) if fast else triton_kernels.CAPABILITIES:
+        rows += triton_kernels.rows(capability, torch.bfloat16)
+        if not fast:
+            rows += triton_kernels.rows(capability, torch.float16)
+            rows += triton_kernels.rows(capability, torch.float32)
+            rows += triton_kernels.rows(capability, torch.float32, precision="high")
+    print(table(rows))
+    return int(any(row.problems() for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

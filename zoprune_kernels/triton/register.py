@@ -1,0 +1,93 @@
+"""Puts the operators that Triton runs in place for CUDA tensors.
+
+Triton is imported at an operator's first call, never before: importing it takes longer than torch's
+own import of a small library, and many installs never see a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .. import fallback
+
+OPERATORS = (
+    "directions",
+    "sensitivity",
+    "expected_sensitivity",
+    "score_and_select",
+    "score_and_select_varlen",
+    "project_and_select",
+    "project_and_select_varlen",
+)
+_LEAST_CAPABILITY = (8, 0)
+_LEAST_TRITON = (3, 6)
+
+
+def why_not(op: str) -> str | None:
+    """Why no Triton kernel can run an operator in this process; None where one can."""
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return "Triton is not installed"
+    if tuple(map(int, version.split(".")[:2])) < _LEAST_TRITON:
+        return f"Triton {version} is installed, 3.6 or later is needed"
+    return None if op in OPERATORS else "no Triton kernel"
+
+
+@functools.cache
+def why_not_on(device: torch.device) -> str | None:
+    """Why no Triton kernel can run on a GPU; None where they can."""
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= _LEAST_CAPABILITY:
+        return None
+    found = ".".join(map(str, capability))
+    return f"{torch.cuda.get_device_name(device)} has compute capability {found}, 8.0 is needed"
+
+
+def register(library: torch.library.Library, op: str, forced: bool) -> None:
+    """Make Triton run ``op`` on CUDA tensors; where the GPU is too old, fall back with one warning,
+    or raise if the backend is forced."""
+    library.impl(op, _on_device(op, forced), "CUDA")
+
+
+def _on_device(op: str, forced: bool) -> Callable[..., Any]:
+    @functools.wraps(getattr(fallback, op))
+    def call(*arguments: Any, **options: Any) -> Any:
+        device = options["device"] if op == "directions" else arguments[0].device
+        with torch.cuda.device(device):
+            current = torch.device("cuda", torch.cuda.current_device())
+            reason = why_not_on(current)
+            if reason is None:
+                return _launch(op, arguments, options)
+        if forced:
+            raise RuntimeError(f"zoprune::{op}: ZOPRUNE_BACKEND=triton cannot run: {reason}")
+        _warn_once(f"zoprune: running the PyTorch reference, not Triton: {reason}")
+        return getattr(fallback, op)(*arguments, **options)
+
+    return call
+
+
+def _launch(op: str, arguments: tuple, options: dict[str, Any]) -> Any:
+    from triton.errors import TritonError
+
+    ops = importlib.import_module(".ops", __package__)
+    try:
+        return getattr(ops, op)(*arguments, **options)
+    except (RuntimeError, TritonError) as error:
+        if str(error).startswith("zoprune::"):
+            raise
+        given = (list(a.shape) if isinstance(a, torch.Tensor) else a for a in arguments)
+        shapes = ", ".join(map(str, given))
+        raise RuntimeError(f"zoprune::{op}: the launch failed for ({shapes}): {error}") from error
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
