@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from triton.runtime import interpreter
 
 from zoprune_kernels import philox, reference
-from zoprune_kernels.triton import ops, quadratic, sensitivity, tiles
+from zoprune_kernels.triton import norms, ops, quadratic, sensitivity, tiles
 from zoprune_kernels.triton.launch import Tile
 
 from .cases import DTYPES, operator_calls, projector
@@ -40,6 +40,7 @@ def small_sizes(monkeypatch):
     use_tiles(monkeypatch, tma=True)
     monkeypatch.setattr(tiles, "processors", lambda device: 3)
     monkeypatch.setattr(quadratic, "_SQUARE", 64)
+    monkeypatch.setattr(norms, "_TOKENS", 32)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+_TOKENS = 4  # tokens of a program: the parts of neighbours are contiguous
+
 
 @triton.jit
 def _mean_norm_kernel(
@@ -15,41 +17,43 @@ def _mean_norm_kernel(
     tokens,
     num,
     parts,
-    NUM_BLOCK: tl.constexpr,
-    PARTS_BLOCK: tl.constexpr,
+    TOKENS: tl.constexpr,
+    NUM: tl.constexpr,
+    PARTS: tl.constexpr,
 ):
-    token = tl.program_id(0)
-    total = tl.zeros((NUM_BLOCK,), tl.float32)
-    for start in range(0, num, NUM_BLOCK):
-        direction = start + tl.arange(0, NUM_BLOCK)
-        row = (direction.to(tl.int64) * tokens + token) * parts
-        squares = tl.zeros((NUM_BLOCK, PARTS_BLOCK), tl.float32)
-        for begin in range(0, parts, PARTS_BLOCK):
-            part = begin + tl.arange(0, PARTS_BLOCK)
-            inside = (direction < num)[:, None] & (part < parts)[None, :]
-            at = partials + row[:, None] + part[None, :]
-            squares += tl.load(at, mask=inside, other=0.0)
-        square = tl.sum(squares, 1)
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    total = tl.zeros((TOKENS, NUM), tl.float32)
+    for start in range(0, num, NUM):
+        direction = start + tl.arange(0, NUM)
+        row = (direction.to(tl.int64)[None, :] * tokens + token[:, None]) * parts  # [TOKENS, NUM]
+        inside = (token < tokens)[:, None] & (direction < num)[None, :]
+        squares = tl.zeros((TOKENS, NUM, PARTS), tl.float32)
+        for begin in range(0, parts, PARTS):
+            part = begin + tl.arange(0, PARTS)[None, None, :]
+            at = partials + row[:, :, None] + part
+            squares += tl.load(at, mask=inside[:, :, None] & (part < parts), other=0.0)
+        square = tl.sum(squares, 2)
         norm = tl.sqrt(tl.where(square < 0, 0.0, square))  # rounding; nan stays nan
         if scale is not None:
-            norm *= tl.load(scale + direction, mask=direction < num, other=0.0)
+            norm *= tl.load(scale + direction, mask=direction < num, other=0.0)[None, :]
         total += norm
-    tl.store(scores + token, tl.sum(total) / num)
+    tl.store(scores + token, tl.sum(total, 1) / num, mask=token < tokens)
 
 
 def mean_norms(partials: Tensor, scale: Tensor | None) -> Tensor:
     """Scores [T] = mean over j of scale_j sqrt(sum of partials [m, T, parts] over the parts)."""
     num, tokens, parts = partials.shape
     scores = partials.new_empty(tokens)
-    _mean_norm_kernel[(tokens,)](
+    _mean_norm_kernel[(triton.cdiv(tokens, _TOKENS),)](
         partials,
         scale,
         scores,
         tokens,
         num,
         parts,
+        _TOKENS,
         min(64, triton.next_power_of_2(num)),
-        min(64, triton.next_power_of_2(parts)),
-        num_warps=1,
+        min(16, triton.next_power_of_2(parts)),
+        num_warps=4,
     )
     return scores
