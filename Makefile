@@ -1,4 +1,4 @@
-# make build | demo | test | lint | bench | clean. Each installs into .venv what it needs, once.
+# make build | demo | test | audit | lint | bench | clean. Each installs into .venv what it needs, once.
 # The environment sees the machine's own packages: a torch >= 2.11 that is already there is used.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build demo test lint bench clean
+.PHONY: build demo test audit lint bench clean
 build: $(STAMP)build
 
 demo: $(STAMP)demo
@@ -23,6 +23,9 @@ test: $(STAMP)test
 bench: $(STAMP)bench
 	@$(if $(ARGS),,$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr)
 	@$(BIN)/python -m benchmarks.report $(ARGS)
+
+audit: $(STAMP)test
+	@$(BIN)/python -m audit $(ARGS)
 
 lint: $(STAMP)lint
 	@$(BIN)/ruff check -q .

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ class Tile(NamedTuple):
     tma: bool = True
 
 
-Window = TensorDescriptor | tuple[Tensor, int, int, int]
+Window: TypeAlias = TensorDescriptor | tuple[Tensor, int, int, int]
 
 
 def window(matrix: Tensor, rows: int, columns: int, tma: bool) -> Window:
@@ -45,7 +45,7 @@ def aligned(matrix: Tensor) -> Tensor:
         and matrix.data_ptr() % 16 == 0
     ):
         return matrix
-    return padded(matrix, *matrix.shape, matrix.dtype).copy_(matrix)
+    return padded(matrix, matrix.shape[0], matrix.shape[1], matrix.dtype).copy_(matrix)
 
 
 def padded(like: Tensor, rows: int, columns: int, dtype: torch.dtype | None) -> Tensor:

@@ -91,7 +91,7 @@ def _score_and_select(
     scores = flat.view(x.shape[:-1])
     if z is not None:
         keys = z.view(*x.shape[:-1], -1)
-    how = {"method": method, "max_similarity": max_similarity, "sort": sort}
+    how: dict[str, Any] = {"method": method, "max_similarity": max_similarity, "sort": sort}
     if _operator_selects(method, seed):
         indices = torch.ops.zoprune.select(scores, keys, k, *masks, **how)
     else:
