@@ -1,4 +1,5 @@
 # make build | demo | test | audit | lint | bench | clean. Each installs into .venv what it needs, once.
+# make gpu-report builds, tests and measures on a GPU with the Python that is there.
 # The environment sees the machine's own packages: a torch >= 2.11 that is already there is used.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build demo test audit lint bench clean
+.PHONY: build demo test audit lint bench gpu-report clean
 build: $(STAMP)build
 
 demo: $(STAMP)demo
@@ -26,6 +27,10 @@ bench: $(STAMP)bench
 
 audit: $(STAMP)test
 	@$(BIN)/python -m audit $(ARGS)
+
+# With the machine's own Python, torch and pytest: it installs nothing and needs no network.
+gpu-report:
+	@PYTHONPATH=.:python $(PYTHON) -m benchmarks.gpu_report $(ARGS)
 
 lint: $(STAMP)lint
 	@$(BIN)/ruff check -q .

@@ -17,15 +17,15 @@ from zoprune_kernels import reference
 from .shapes import Inputs
 
 # Bounds on the relative error of a score, by dtype; the library's own tests hold the same ones.
-SCORE_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
+SCORE_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-3, torch.float16: 1e-3}
 # Rounding the metric to bf16 alone costs up to 2^-9.
 METRIC_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-3}
 # The hidden layer and the outputs are each rounded to the model's dtype.
-TOKEN_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+TOKEN_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 # How far below the best available gain a pick may be. Keys that the operator computes itself are
 # rounded to the model's dtype, which moves a cosine by up to 1e-3 in bf16.
 GAIN_TOLERANCE = 1e-5
-OWN_KEYS_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
+OWN_KEYS_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-3, torch.float16: 1e-3}
 DIRECTION_TOLERANCE = 1e-6
 
 SUBSET = 16

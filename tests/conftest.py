@@ -1,7 +1,12 @@
 """Fixtures shared by all tests."""
 
+import os
+
 import pytest
 import torch
+
+# Without it, cuBLAS refuses to work while deterministic algorithms are asked for.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import zoprune_kernels  # noqa: F401  registers the operators
 
