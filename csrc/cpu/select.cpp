@@ -108,6 +108,16 @@ class Selection {
     }
   }
 
+  // Parallel where the parts hold enough dot products to be worth waking threads for.
+  template <typename F>
+  void for_parts(int64_t parts, int64_t dots_per_part, const F& f) const {
+    constexpr int64_t kSerialProducts = 1 << 18;
+    if (parts * dots_per_part * rule_.keys.dim < kSerialProducts)
+      f(0, parts);
+    else
+      for_each_part(parallel_for_, parts, f);
+  }
+
   void update_ranks(int64_t count) {
     for (int64_t i = 0; i < count; ++i) pool_[i] = rank_of(rank_index(pool_[i]));
   }
@@ -117,7 +127,7 @@ class Selection {
   void compare_with_picks(int64_t count, int64_t num_picks) {
     std::sort(pool_.begin(), pool_.begin() + count,
               [&](uint64_t a, uint64_t b) { return seen_[rank_index(a)] < seen_[rank_index(b)]; });
-    for_each_part(parallel_for_, num_blocks(count), [&](int64_t begin, int64_t end) {
+    for_parts(num_blocks(count), kRowBlock * num_picks, [&](int64_t begin, int64_t end) {
       const std::unique_ptr<char[]> space(new char[kRowBlock * keys_.row_bytes()]);
       for (int64_t block = begin; block < end; ++block)
         compare_rows(block * kRowBlock, std::min(kRowBlock, count - block * kRowBlock), num_picks,
@@ -160,7 +170,7 @@ class Selection {
     std::vector<std::pair<int64_t, int64_t>> tiles;  // the upper triangle; the rest mirrors it
     for (int64_t r = 0; r < count; r += kRowBlock)
       for (int64_t c = r; c < count; c += kRowBlock) tiles.emplace_back(r, c);
-    for_each_part(parallel_for_, tiles.size(), [&](int64_t begin, int64_t end) {
+    for_parts(tiles.size(), kRowBlock * kRowBlock, [&](int64_t begin, int64_t end) {
       for (int64_t tile = begin; tile < end; ++tile) {
         const auto [row, col] = tiles[tile];
         const int64_t num_rows = std::min(kRowBlock, count - row);
