@@ -5,15 +5,19 @@ Independent of the package's reference: all images at once, by the definition in
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from zoprune_kernels import philox
 
+P = ParamSpec("P")
+R = TypeVar("R")
 LARGEST = torch.finfo(torch.float32).max
 
 
@@ -47,6 +51,22 @@ def gain_of(rule: dict[str, Any], w: Tensor, r: Tensor, selected: int) -> Tensor
     return w * (1 - r) if method == "sads" else 1 - r
 
 
+def one_thread(function: Callable[P, R]) -> Callable[P, R]:
+    """Run with one thread: the tensors are small, and waking threads costs more than they save."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            torch.set_num_threads(threads)
+
+    return run
+
+
+@one_thread
 def replay(
     scores: Tensor,
     keys: Tensor | None,
@@ -64,6 +84,8 @@ def replay(
     left = torch.ones_like(scores, dtype=torch.bool) if valid is None else valid.clone()
     scored = left & ~scores.isnan()
     w = weights(scores, scored)
+    if rule.get("method") == "topk":
+        w = torch.where(scored, scores.double().clamp(-LARGEST, LARGEST), 0.0)
     if rule.get("method") == "random":
         w = philox.uniform(tokens, 0, scores.device).double().expand_as(w)
     z = torch.zeros(images, tokens, 1).double() if keys is None else unit(keys)

@@ -54,13 +54,18 @@ class Selection {
       } else if (is_nan(image_.scores[i])) {
         unknown.push_back(i);
       } else {
-        weight_[i] = rule_.method == Method::random
-                         ? random_weight(rule_.seed, i)
-                         : normalized_score(finite_score(image_.scores[i]), low, high);
+        weight_[i] = weight_of(i, low, high);
         pool_.push_back(pack_rank(Candidate::free, 0, i));
       }
     }
     return unknown;
+  }
+
+  float weight_of(int64_t token, float low, float high) const {
+    const float score = finite_score(image_.scores[token]);
+    if (rule_.method == Method::random) return random_weight(rule_.seed, token);
+    if (rule_.method == Method::topk) return score;  // normalizing would merge close scores
+    return normalized_score(score, low, high);
   }
 
   uint64_t rank_of(int64_t token) const {
