@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from . import triton_kernels
+from . import cuda_kernels, triton_kernels
 from .report import Row, table
 
 
@@ -22,6 +22,11 @@ def main() -> int:
             rows += triton_kernels.rows(capability, torch.float16)
             rows += triton_kernels.rows(capability, torch.float32)
             rows += triton_kernels.rows(capability, torch.float32, precision="high")
+    try:
+        for capability in (90,) if fast else cuda_kernels.CAPABILITIES:
+            rows += cuda_kernels.rows(capability)
+    except RuntimeError as error:
+        print(f"CUDA C++ kernels: not audited: {error}")
     print(table(rows))
     return int(any(row.problems() for row in rows))
 

@@ -30,14 +30,17 @@ def read(cubin: bytes) -> Code:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
-        usage = _run("cuobjdump", "-res-usage", path)
-        code = _run("nvdisasm", "-c", path)
+        return count(run("cuobjdump", "-res-usage", path), run("nvdisasm", "-c", path))
+
+
+def count(usage: str, code: str) -> Code:
+    """One kernel's resource usage and machine code in numbers."""
     registers = re.search(r"REG:(\d+)", usage)
     assert registers, usage
     counts = (len(pattern.findall(code)) for pattern in (_SPILL, _TENSOR_CORE, _TMA))
     return Code(int(registers[1]), *counts)
 
 
-def _run(tool: str, *arguments: str | Path) -> str:
+def run(tool: str, *arguments: str | Path) -> str:
     done = subprocess.run([_TOOLS / tool, *arguments], capture_output=True, text=True, check=True)
     return done.stdout + done.stderr

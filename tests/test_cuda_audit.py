@@ -1,0 +1,17 @@
+"""The CUDA kernels' machine code in the library that was built."""
+
+import pytest
+
+pytest.importorskip("triton")
+from audit import cuda_kernels
+from audit.report import table
+from zoprune_kernels import _native
+
+
+@pytest.mark.skipif(not _native.build_info().get("cuda"), reason="built without CUDA")
+@pytest.mark.parametrize("capability", cuda_kernels.CAPABILITIES)
+def test_no_spills_and_tensor_cores_everywhere(capability):
+    rows = cuda_kernels.rows(capability)
+    assert {row.dtype for row in rows} == {"float32", "float16", "bfloat16"}
+    assert not any(row.problems() for row in rows), table(rows)
+    assert all(row.registers <= 255 and row.shared <= 100 * 1024 for row in rows)
