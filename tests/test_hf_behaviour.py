@@ -15,6 +15,7 @@ import zoprune  # noqa: E402
 
 from .hf_models import CASES, IMAGE, make, prompt  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CASE = CASES[0]
 GREEDY = dict(max_new_tokens=5, do_sample=False)
 

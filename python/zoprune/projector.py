@@ -72,6 +72,7 @@ class Projector:
     linear_2: Any  # nn.Linear or None
     norm: Any = None  # a LayerNorm, an RMSNorm or None
     merge: nn.Linear | None = None
+    unfolded: bool = False  # the merge layer reads channel by channel, as ``unfold`` lays patches
     _folds: dict[tuple, Fold] = field(default_factory=dict, repr=False)
 
     @property
@@ -173,6 +174,8 @@ class Projector:
             if self.merge.bias is not None:
                 b1 = F.linear(self.merge.bias, w1, b1)
             w1 = (w1.float() @ self.merge.weight.float()).to(w1.dtype)
+        if self.unfolded:  # [H, c P] -> [H, P c]
+            w1 = w1.unflatten(1, (-1, self.patches)).transpose(1, 2).flatten(1).contiguous()
         return w1, b1
 
     # -- folding ----------------------------------------------------------------------------------

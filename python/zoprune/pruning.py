@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 from . import reports
 from .families import family_of
-from .families.base import record
-from .projector import Estimator, Projector, find_projector
+from .families.base import accepts_encoder_outputs, record
+from .projector import Estimator, Projector
 from .pruned_class import pruned_class
 from .selection import Rule, check_keep
 from .settings import Pruning, pruning_of
@@ -53,6 +54,11 @@ def prune(
     """
     family = family_of(model)
     check_keep(keep)
+    if family.needs_encoder_outputs and not accepts_encoder_outputs(model.__class__):
+        raise TypeError(
+            f"zoprune: model: {type(model).__name__} needs transformers >= 5, got "
+            f"{importlib.metadata.version('transformers')}"
+        )
     if per not in ("image", family.groups):
         choices = "'image'" + (f" or '{family.groups}'" if family.groups else "")
         raise ValueError(f"zoprune: per: expected {choices}, got '{per}'")
@@ -66,7 +72,7 @@ def prune(
     rule = Rule(method, max_similarity, prompt_seeds)
     restore(model)
     module = model.get_submodule(family.projector)
-    projector = find_projector(module)
+    projector = family.describe(module)
     if projector.is_linear:
         reports.warn_linear()
     elif estimator == "closed":

@@ -3,9 +3,24 @@
 from torch import nn
 
 from .base import Family
+from .internvl import InternVL
 from .llava import Llava
+from .llava_next import LlavaNext
+from .llava_onevision import LlavaOnevision
+from .mistral3 import Mistral3
+from .qwen2_vl import Qwen2VL, Qwen25VL
+from .qwen3_vl import Qwen3VL
 
-FAMILIES: tuple[Family, ...] = (Llava(),)
+FAMILIES: tuple[Family, ...] = (
+    Llava(),
+    LlavaNext(),
+    LlavaOnevision(),
+    Qwen2VL(),
+    Qwen25VL(),
+    Qwen3VL(),
+    InternVL(),
+    Mistral3(),
+)
 SUPPORTED = tuple(name for family in FAMILIES for name in family.models)
 
 

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..projector import Projector, find_projector
+
 _captured: ContextVar[list[Tensor] | None] = ContextVar("zoprune_captured", default=None)
 
 
@@ -20,7 +22,9 @@ _captured: ContextVar[list[Tensor] | None] = ContextVar("zoprune_captured", defa
 class VisualTokens:
     """The visual tokens of all images, or all videos, of a call: T tokens from R projector rows."""
 
-    features: Sequence[Tensor]  # one [n, D] for each image, in the order of the placeholders
+    features: (
+        Sequence[Tensor] | Tensor
+    )  # one [n, D] for each image, in the order of the placeholders
     x: Tensor  # [R, d], the projector's inputs
     arrange: Callable[[Tensor], Tensor] | None = None  # [R, C] -> [T, C], NaN for newlines
     groups: Any = None  # Tensor [R] float on the CPU, the crop or frame within the image
@@ -48,9 +52,16 @@ class Family:
     models: tuple[str, ...] = ()  # class names in transformers
     # the keyword arguments of forward that carry each modality; the first one holds the pixels
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {"image": ("pixel_values", "image_sizes")}
+    passed_on: tuple[str, ...] = ()  # what the encoder takes without naming it in its signature
     groups: str | None = None  # what ``per`` may name besides "image": "crop" or "frame"
     projector = "model.multi_modal_projector"
     mrope = False  # multimodal rotary positions, computed from the image grid
+
+    needs_encoder_outputs = False  # features cannot be given as embeddings alone
+
+    def describe(self, module: nn.Module) -> Projector:
+        """The layers of the projector module."""
+        return find_projector(module)
 
     def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
         """Run the vision tower and the projector, as the model does."""
@@ -61,7 +72,7 @@ class Family:
         """What the model's encoder returns, and its projector's inputs [R, d]."""
         get = getattr(model.model, f"get_{modality}_features")
         names = inspect.signature(get).parameters
-        given = {name: inputs[name] for name in names if inputs.get(name) is not None}
+        given = {n: inputs[n] for n in (*names, *self.passed_on) if inputs.get(n) is not None}
         with capture() as rows:
             output = get(**given)
         return output, torch.cat([r.flatten(0, -2) for r in rows])
@@ -93,7 +104,10 @@ class Family:
 
     def shortened_output(self, tokens: VisualTokens, kept: Tensor) -> Any:
         """The encoder's output with only the kept features."""
-        return type(tokens.output)(pooler_output=tokens.only(kept))
+        features = tokens.only(kept)
+        if isinstance(tokens.features, Tensor):
+            features = torch.stack(features)  # [images, k, D]
+        return type(tokens.output)(pooler_output=features)
 
     def token_id(self, model: Any, modality: str) -> int:
         """The token that stands for one visual token in ``input_ids``."""

@@ -5,3 +5,4 @@ from .base import Family
 
 class Llava(Family):
     models = ("LlavaForConditionalGeneration",)
+    passed_on = ("image_sizes",)

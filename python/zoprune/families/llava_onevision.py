@@ -1,0 +1,57 @@
+"""LLaVA-OneVision: crops as in LLaVA-NeXT, scaled down beyond a limit; videos pooled 2 x 2."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .base import VisualTokens
+from .llava_next import LlavaNext
+
+
+class LlavaOnevision(LlavaNext):
+    models = ("LlavaOnevisionForConditionalGeneration",)
+    groups = "frame"
+    inputs = {  # noqa: RUF012
+        "image": ("pixel_values", "image_sizes", "batch_num_images", "vision_aspect_ratio"),
+        "video": ("pixel_values_videos", "image_sizes_videos"),
+    }
+
+    def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
+        if modality == "image":
+            return super().encode(model, inputs, modality)
+        pixels = inputs["pixel_values_videos"]
+        videos, frames = pixels.shape[:2]
+        # what transformers 4 calls the videos' pixels, and does not default
+        names = ("vision_feature_layer", "vision_feature_select_strategy")
+        defaults = {name: getattr(model.config, name) for name in names}
+        output, x = self.project(model, defaults | inputs | {"pixel_values": pixels}, modality)
+        patches = x.shape[0] // (videos * frames)
+
+        def arrange(rows: Tensor) -> Tensor:
+            pooled = model.model.apply_pooling(rows.unflatten(0, (-1, patches)))
+            pooled = pooled.reshape(videos, -1, rows.shape[1])  # [videos, n, C]
+            newline = rows.new_full((videos, 1, rows.shape[1]), torch.nan)
+            return torch.cat([pooled, newline], dim=1).flatten(0, 1)
+
+        groups = torch.arange(frames).repeat_interleave(patches).repeat(videos).float()
+        features = getattr(output, "pooler_output", None)
+        if features is None:  # transformers 4 appends the newline later
+            newline = model.model.image_newline.expand(videos, 1, -1)
+            features = torch.cat([output, newline.to(output)], dim=1)
+        return VisualTokens(features, x, arrange, groups, output)
+
+    def crops(self, model: Any, inputs: dict[str, Any]) -> list[int]:
+        crops = super().crops(model, inputs)
+        counts = inputs.get("batch_num_images")
+        if counts is None:
+            return crops
+        alone = [n == 1 for n in counts.tolist() for _ in range(n)]
+        return [n if single else 1 for n, single in zip(crops, alone, strict=True)]
+
+    def pack(
+        self, model: Any, images: Sequence[Tensor], inputs: dict[str, Any], newline: Tensor
+    ) -> Sequence[Tensor]:
+        ratio = inputs.get("vision_aspect_ratio") or model.config.vision_aspect_ratio
+        return model.model.pack_image_features(images, inputs["image_sizes"], newline, ratio)[0]

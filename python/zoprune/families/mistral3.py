@@ -1,0 +1,33 @@
+"""Mistral 3 (Pixtral's successor): RMSNorm, a linear 2 x 2 merge, then the MLP."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..projector import Projector
+from .base import Family, VisualTokens
+
+
+class Mistral3(Family):
+    models = ("Mistral3ForConditionalGeneration",)
+
+    def describe(self, module: nn.Module) -> Projector:
+        return replace(super().describe(module), unfolded=True)
+
+    def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
+        tokens = super().encode(model, inputs, modality)
+        patch = model.config.vision_config.patch_size
+        merge = model.config.spatial_merge_size
+        grids = [(int(h) // patch, int(w) // patch) for h, w in inputs["image_sizes"]]
+        images = tokens.x.split([h * w for h, w in grids])  # patches [h w, c]
+        blocks = [_merge_blocks(x, *grid, merge) for x, grid in zip(images, grids, strict=True)]
+        tokens.x = torch.cat(blocks)
+        return tokens
+
+
+def _merge_blocks(x: Tensor, height: int, width: int, merge: int) -> Tensor:
+    """Patches [h w, c] -> the patches of each merged token, side by side [h w / m^2, m^2 c]."""
+    x = x.view(height // merge, merge, width // merge, merge, -1)
+    return x.permute(0, 2, 1, 3, 4).reshape(height * width // merge**2, -1)
