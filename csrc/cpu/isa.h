@@ -17,15 +17,15 @@
   namespace avx512bf16 {     \
   __VA_ARGS__                \
   }
-#define ZOPRUNE_BEST(kernel)                                             \
-  ::zoprune::best_of(::zoprune::scalar::kernel, ::zoprune::avx2::kernel, \
-                     ::zoprune::avx512::kernel, ::zoprune::avx512bf16::kernel)
+#define ZOPRUNE_BEST(...)                                                          \
+  ::zoprune::best_of(::zoprune::scalar::__VA_ARGS__, ::zoprune::avx2::__VA_ARGS__, \
+                     ::zoprune::avx512::__VA_ARGS__, ::zoprune::avx512bf16::__VA_ARGS__)
 #else
 #define ZOPRUNE_PER_ISA(...) \
   namespace scalar {         \
   __VA_ARGS__                \
   }
-#define ZOPRUNE_BEST(kernel) ::zoprune::scalar::kernel
+#define ZOPRUNE_BEST(...) ::zoprune::scalar::__VA_ARGS__
 #endif
 
 namespace zoprune {
