@@ -14,19 +14,38 @@ namespace zoprune::aten {
 
 using torch::stable::Tensor;
 
-// Calls any operator that returns one tensor. The arguments must have exactly the schema's types:
+// Calls any operator that returns one value. The arguments must have exactly the schema's types:
 // Tensor, int64_t, double, bool, std::string, std::vector<T>, std::optional<T> for `T?`.
-template <typename... Args>
-Tensor call(const char* op, const char* overload, const Args&... args) {
-  StableIValue stack[] = {torch::stable::detail::from(args)...};
+template <typename Result = Tensor, typename... Args>
+Result call(const char* op, const char* overload, const Args&... args) {
+  StableIValue stack[sizeof...(args) + 1] = {torch::stable::detail::from(args)...};
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, overload, stack, TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
+  return torch::stable::detail::to<Result>(stack[0]);
 }
 
-// x [.., K] times weight [M, K] transposed, plus bias [M] -> [.., M]. The fast form for bf16.
-inline Tensor linear(const Tensor& x, const Tensor& weight,
-                     const std::optional<Tensor>& bias = std::nullopt) {
-  return call("aten::linear", "", x, weight, bias);
+// x [n, K] times weight [M, K] transposed, plus bias [M] -> out [n, M]. The fast form for bf16,
+// also on strided views; an out= form, because autocast leaves those alone.
+inline void linear_out(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                       const Tensor& out) {
+  call("aten::linear", "out", x, weight, bias, out);
+}
+
+// Whether this torch has oneDNN's linear operators, and whether they are fast in bf16 here.
+inline bool has_onednn() {
+  static const bool found = [] {
+    try {
+      call<bool>("mkldnn::_is_mkldnn_bf16_supported", "");
+      return true;
+    } catch (const std::runtime_error&) {
+      return false;
+    }
+  }();
+  return found;
+}
+
+inline bool has_fast_bf16() {
+  static const bool fast = has_onednn() && call<bool>("mkldnn::_is_mkldnn_bf16_supported", "");
+  return fast;
 }
 
 // The same product by oneDNN: up to twice MKL's rate for fp32 on processors that MKL runs at AVX2

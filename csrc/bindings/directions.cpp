@@ -1,4 +1,4 @@
-#include "cpu/directions.h"
+#include "bindings/directions.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -6,9 +6,22 @@
 
 #include <algorithm>
 
-#include "bindings/checks.h"
-
 namespace zoprune {
+
+Tensor draw_directions(int64_t num, int64_t dim, Distribution distribution, int64_t seed,
+                       ScalarType dtype) {
+  Tensor out = torch::stable::empty({num, dim}, ScalarType::Double);
+  double* data = out.mutable_data_ptr<double>();
+  auto* const fill_rows = ZOPRUNE_BEST(directions);
+  // Rows of an orthogonal group depend on each other: a task is a whole group.
+  const int64_t rows = distribution == Distribution::orthogonal ? dim : 1;
+  torch::stable::parallel_for(0, (num + rows - 1) / rows, 1, [&](int64_t begin, int64_t end) {
+    fill_rows(distribution, static_cast<uint64_t>(seed), begin * rows, std::min(end * rows, num),
+              dim, data);
+  });
+  return torch::stable::to(out, dtype);
+}
+
 namespace {
 
 Tensor directions_cpu(int64_t num, int64_t dim, std::string distribution, int64_t seed,
@@ -17,19 +30,10 @@ Tensor directions_cpu(int64_t num, int64_t dim, std::string distribution, int64_
   const Checker check("directions");
   check.require(num >= 1, "num", "an integer >= 1", num);
   check.require(dim >= 1, "dim", "an integer >= 1", dim);
-  const auto kind = static_cast<Distribution>(check.one_of(
-      "distribution", distribution, {"sphere", "gaussian", "rademacher", "orthogonal"}));
+  const auto kind =
+      static_cast<Distribution>(check.one_of("distribution", distribution, kDistributions));
   if (dtype) check.float_dtype("dtype", *dtype);
-  Tensor out = torch::stable::empty({num, dim}, ScalarType::Double);
-  double* data = out.mutable_data_ptr<double>();
-  auto* const fill_rows = ZOPRUNE_BEST(directions);
-  // Rows of an orthogonal group depend on each other: a task is a whole group.
-  const int64_t rows = kind == Distribution::orthogonal ? dim : 1;
-  torch::stable::parallel_for(0, (num + rows - 1) / rows, 1, [&](int64_t begin, int64_t end) {
-    fill_rows(kind, static_cast<uint64_t>(seed), begin * rows, std::min(end * rows, num), dim,
-              data);
-  });
-  return torch::stable::to(out, dtype.value_or(ScalarType::Float));
+  return draw_directions(num, dim, kind, seed, dtype.value_or(ScalarType::Float));
 }
 
 }  // namespace

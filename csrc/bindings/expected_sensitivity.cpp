@@ -1,0 +1,84 @@
+#include "cpu/expected_sensitivity.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+
+#include "bindings/aten.h"
+#include "bindings/scoring.h"
+#include "cpu/activations.h"
+
+namespace zoprune {
+namespace {
+
+using torch::stable::empty, torch::stable::narrow, torch::stable::parallel_for;
+
+// Hidden units in a block of the metric. Smaller blocks skip more of its upper triangle but make
+// slower products; below two blocks' width nothing is skipped.
+constexpr int64_t kBlock = 512;
+
+// g = phi'(products + b1) [n, H] as T.
+template <typename T>
+Tensor derivatives(const Projector& projector, const Tensor& products, ScalarType dtype) {
+  Tensor g = empty({products.size(0), projector.hidden()}, dtype);
+  const float* in = products.const_data_ptr<float>();
+  auto* out = static_cast<T*>(g.mutable_data_ptr());
+  auto* const differentiate = ZOPRUNE_BEST(differentiate<T>);
+  parallel_for(0, g.size(0), rows_per_task(projector.hidden()), [&](int64_t begin, int64_t end) {
+    differentiate(projector.activation, begin, end, projector.hidden(), in, projector.bias(), out);
+  });
+  return g;
+}
+
+// sqrt(g^T M g) by blocks of M's rows, from their first column to the diagonal block. M is
+// symmetric: what lies above the diagonal counts twice, so blocks of g are doubled once passed.
+template <typename T>
+void score_tokens(const Projector& projector, const Tensor& products, Tensor metric,
+                  float* scores) {
+  const int64_t hidden = projector.hidden(), tokens = products.size(0);
+  Tensor g = derivatives<T>(projector, products, metric.scalar_type());
+  auto* g_data = static_cast<T*>(g.mutable_data_ptr());
+  std::vector<double> form(tokens);
+  auto* const add = ZOPRUNE_BEST(add_block_product<T>);
+  for (int64_t first = 0; first < hidden;) {
+    const int64_t last = hidden - first < 2 * kBlock ? hidden : first + kBlock;
+    Tensor block = narrow(metric, 0, first, last - first);
+    const Tensor y = product(narrow(g, 1, 0, last), narrow(block, 1, 0, last));  // [n, block]
+    const auto* y_data = static_cast<const T*>(y.const_data_ptr());
+    parallel_for(0, tokens, rows_per_task(last - first), [&](int64_t begin, int64_t end) {
+      add(begin, end, last - first, hidden, y_data, g_data + first, form.data());
+    });
+    first = last;
+  }
+  ZOPRUNE_BEST(root)(0, tokens, form.data(), scores);
+}
+
+Tensor expected_sensitivity_cpu(Tensor x, Tensor w1, std::optional<Tensor> b1, Tensor metric,
+                                std::string activation) {
+  const Checker check("expected_sensitivity");
+  check_tokens(check, x);
+  check_linear(check, x, w1, b1, std::nullopt, std::nullopt);
+  check_metric(check, metric, x, w1);
+  const Projector projector(w1, b1, std::nullopt, std::nullopt,
+                            check_activation(check, activation));
+  warn_if_linear(projector.activation);
+  return score_images(x, images_of(x), projector, expected_scorer(projector, metric));
+}
+
+}  // namespace
+
+Scorer expected_scorer(const Projector& projector, const Tensor& metric) {
+  const ScalarType dtype = product_dtype(metric.scalar_type(), projector.hidden());
+  return [&projector, metric = torch::stable::to(metric, dtype), dtype](const Tensor& products,
+                                                                        float* scores) {
+    const auto score = dtype == ScalarType::Float ? score_tokens<float> : score_tokens<BFloat16>;
+    score(projector, products, metric, scores);
+  };
+}
+
+STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
+  m.impl("expected_sensitivity", TORCH_BOX(&expected_sensitivity_cpu));
+}
+
+}  // namespace zoprune

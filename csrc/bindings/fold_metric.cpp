@@ -1,0 +1,68 @@
+#include "cpu/fold_metric.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+
+#include "bindings/aten.h"
+#include "bindings/scoring.h"
+
+namespace zoprune {
+namespace {
+
+using torch::stable::empty, torch::stable::narrow, torch::stable::to, torch::stable::transpose;
+
+constexpr int64_t kBlock = 512;  // rows of the metric computed at once
+
+// W W^T of the rows from `first` on, for the first `rows` of them: [rows, H - first].
+Tensor gram(Tensor weight, int64_t first, int64_t rows) {
+  Tensor rest = narrow(weight, 0, first, weight.size(0) - first);
+  return product(narrow(rest, 0, 0, rows), rest);
+}
+
+template <typename Out>
+void fold(const Tensor& w1, const Tensor& w2, float scale, Out* metric) {
+  const int64_t hidden = w1.size(0);
+  auto* const fold_rows = ZOPRUNE_BEST(fold_rows<Out>);
+  for (int64_t first = 0; first < hidden; first += kBlock) {
+    const int64_t rows = std::min(kBlock, hidden - first);
+    const Tensor outputs = gram(w2, first, rows), inputs = gram(w1, first, rows);
+    torch::stable::parallel_for(first, first + rows, 64, [&](int64_t begin, int64_t end) {
+      fold_rows(begin, end, first, hidden, scale, outputs.const_data_ptr<float>(),
+                inputs.const_data_ptr<float>(), metric);
+    });
+  }
+}
+
+// In fp32 throughout: it is done once per model.
+Tensor fold_metric_cpu(Tensor w1, Tensor w2, std::optional<Tensor> directions) {
+  const Checker check("fold_metric");
+  check.shape("w1", w1, {"H", "d"}, "a linear layer's weight");
+  check.float_dtype("w1", w1.scalar_type());
+  check.shape("w2", w2, {"D", w1.size(0)}, "H is w1's first dimension");
+  check.dtype("w2", w2, w1.scalar_type(), " (that of w1)");
+  check.device("w2", w2, w1, "w1");
+  if (directions) check_directions(check, *directions, w1, "w1");
+
+  const Tensor weight = torch::stable::contiguous(to(w1, ScalarType::Float));
+  const Tensor inputs =  // rows w such that W1 C W1^T is their Gram matrix, times their number
+      directions ? product(weight, torch::stable::contiguous(to(*directions, ScalarType::Float)))
+                 : weight;
+  const float scale = 1.0f / static_cast<float>(inputs.size(1));
+  const Tensor outputs =
+      torch::stable::contiguous(transpose(to(w2, ScalarType::Float), 0, 1));  // [H, D]
+  const bool fp32 = w1.scalar_type() == ScalarType::Float;
+  Tensor metric = empty({w1.size(0), w1.size(0)}, fp32 ? ScalarType::Float : ScalarType::BFloat16);
+  if (fp32)
+    fold(inputs, outputs, scale, metric.mutable_data_ptr<float>());
+  else
+    fold(inputs, outputs, scale, static_cast<BFloat16*>(metric.mutable_data_ptr()));
+  return metric;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("fold_metric", TORCH_BOX(&fold_metric_cpu)); }
+
+}  // namespace zoprune
