@@ -119,11 +119,9 @@ def test_linear_projector_warns_once():
     code = """if True:
         import warnings, torch, zoprune_kernels
         x, w = torch.randn(5, 4), torch.randn(4, 4)
-        with warnings.catch_warnings(record=True) as seen:
-            warnings.simplefilter("always")
-            for _ in range(3):
-                torch.ops.zoprune.score_and_select(x, w, None, w, None, 2, activation="identity")
-        print([str(w.message) for w in seen if "projector is linear" in str(w.message)])
+        warnings.simplefilter("always")
+        for _ in range(3):
+            torch.ops.zoprune.score_and_select(x, w, None, w, None, 2, activation="identity")
         """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.count("selecting by diversity only") == 1
+    assert out.stderr.count("selecting by diversity only") == 1
