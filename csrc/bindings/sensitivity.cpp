@@ -12,7 +12,8 @@
 namespace zoprune {
 namespace {
 
-using torch::stable::contiguous, torch::stable::empty, torch::stable::narrow, torch::stable::parallel_for;
+using torch::stable::contiguous, torch::stable::empty, torch::stable::narrow,
+    torch::stable::parallel_for;
 
 // A product takes this many (direction, token) rows: enough for its full speed, and neither it nor
 // its result outgrows the cache. Tokens are expanded, and directions projected, a block at a time.
