@@ -42,6 +42,7 @@ class Case:
     modality: str = "image"
     linear: bool = False
     groups: str | None = None
+    frames: tuple[int, ...] = ()  # of the first two videos
     mrope: bool = False  # multimodal rotary positions
     deepstack: bool = False  # features for the first language layers, transformers 5 only
 
@@ -269,11 +270,11 @@ CASES = [
     Case("pixtral", pixtral, sized_images(1)),
     Case("llava_next", llava_next, anyres_images, groups="crop"),
     Case("llava_onevision", llava_onevision, anyres_images),
-    Case("llava_onevision-video", llava_onevision, onevision_videos, **VIDEOS),
+    Case("llava_onevision-video", llava_onevision, onevision_videos, frames=(3, 3), **VIDEOS),
     Case("qwen2_vl", qwen2_vl, qwen_images, mrope=True),
-    Case("qwen2_vl-video", qwen2_vl, qwen_videos, mrope=True, **VIDEOS),
+    Case("qwen2_vl-video", qwen2_vl, qwen_videos, mrope=True, frames=(2, 3), **VIDEOS),
     Case("qwen2_5_vl", qwen2_5_vl, qwen_images, mrope=True),
-    Case("qwen2_5_vl-video", qwen2_5_vl, qwen_videos, mrope=True, **VIDEOS),
+    Case("qwen2_5_vl-video", qwen2_5_vl, qwen_videos, mrope=True, frames=(2, 3), **VIDEOS),
     Case("qwen3_vl", qwen3_vl, qwen_images, mrope=True, deepstack=True),
     Case("internvl", internvl, internvl_images),
     Case("mistral3", mistral3, sized_images(2)),

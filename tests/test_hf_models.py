@@ -193,3 +193,51 @@ def test_the_most_sensitive_token_of_each_image_is_kept(case, model):
             assert scores.unique().numel() == 1
         else:
             assert scores[~scores.isnan()].unique().numel() > 1
+
+
+@torch.no_grad()
+def test_a_conversation_goes_on_from_the_cache(case, model):
+    inputs = prompt(case, model, (2,))
+    options = dict(max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
+    zoprune.prune(model, 5)
+    first = model.generate(**inputs, **options)
+    longer = torch.cat([first.sequences, torch.tensor([[7, 8, 9]])], dim=1)
+    turn = {"input_ids": longer, "attention_mask": torch.ones_like(longer)}
+    cache = {"past_key_values": first.past_key_values}
+    with pytest.raises(ValueError, match="beside images"):
+        model.generate(**inputs, **cache)
+    if V4 and case.mrope:
+        with pytest.raises(ValueError, match="transformers < 5"):
+            model.generate(**turn, **cache)
+        return
+    types = inputs.get("mm_token_type_ids")
+    again = inputs | turn
+    if types is not None:
+        more = longer.shape[1] - types.shape[1]
+        again["mm_token_type_ids"] = torch.nn.functional.pad(types, (0, more))
+    expected = model.generate(**again, **options, output_logits=True)
+    output = model.generate(**turn, **cache, **options, output_logits=True)
+    assert torch.equal(output.sequences, expected.sequences)
+    for got, want in zip(output.logits, expected.logits, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_budget_per_crop_or_frame(case, model):
+    if case.groups is None:
+        pytest.skip("the family has images only")
+    inputs = prompt(case, model, (2,))
+    zoprune.prune(model, 2, per=case.groups)
+    model(**inputs)
+    report = zoprune.report(model)
+    structure = [int(scores.isnan().sum()) for scores in report.scores]
+    kept = [len(k) for k in report.kept]
+    if case.groups == "crop":
+        assert [int((k < 16).sum()) for k in report.kept] == [2, 2]  # the base view
+        assert all(k - s > 2 for k, s in zip(kept, structure, strict=True))
+        return
+    for tokens, scores, frames in zip(report.kept, report.scores, case.frames, strict=True):
+        area = int((~scores.isnan()).sum()) // frames
+        in_frames = tokens[tokens < area * frames]
+        assert (in_frames // area).bincount().tolist() == [2] * frames
+    assert [k - s for k, s in zip(kept, structure, strict=True)] == [2 * f for f in case.frames]

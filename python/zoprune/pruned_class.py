@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .conversation import remember, resume, turn_of
 from .families.base import accepts_encoder_outputs
 from .settings import pruning_of
 from .shortening import shorten
@@ -29,7 +30,7 @@ def pruned_class(base: Any) -> Any:
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         arguments = {**dict(zip(forward_names, args, strict=False)), **kwargs}
         if _has_images(self, arguments):
-            arguments = shorten(self, arguments)
+            arguments, _ = shorten(self, arguments)
             if "inputs_embeds" in arguments:
                 del arguments["input_ids"]
         return base.forward(self, **arguments)
@@ -37,17 +38,25 @@ def pruned_class(base: Any) -> Any:
     @functools.wraps(base.generate)
     def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
         arguments = {**dict(zip(generate_names, args, strict=False)), **kwargs}
-        if not _has_images(self, arguments):
+        turn, has_images = turn_of(arguments), _has_images(self, arguments)
+        if pruning_of(self) is None or (turn is None and not has_images):
             return base.generate(self, **arguments)
         prompt = arguments.pop("inputs", None)
         prompt = arguments.pop("input_ids") if prompt is None else prompt
         with torch.no_grad():
-            arguments = shorten(self, {**arguments, "input_ids": prompt})
+            arguments["input_ids"] = prompt
+            if turn is None:
+                arguments, kept = shorten(self, arguments)
+            else:
+                arguments, kept = resume(self, turn, arguments, has_images)
         length = arguments["input_ids"].shape[1]
         _shift_lengths(self, arguments, prompt.shape[1] - length)
         if "inputs_embeds" in arguments:
             _check_embeds_mode(arguments)
         output = base.generate(self, **arguments)
+        cache = getattr(output, "past_key_values", arguments.get("past_key_values"))
+        if cache is not None:
+            remember(cache, kept, arguments)
         return _with_full_prompt(output, prompt, length)
 
     def __reduce_ex__(self: Any, protocol: int) -> tuple:

@@ -17,8 +17,11 @@ PER_TOKEN = ("token_type_ids", "mm_token_type_ids")  # further inputs with one e
 
 
 @torch.compiler.disable
-def shorten(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of ``forward`` or ``generate`` without the visual tokens that are dropped."""
+def shorten(model: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
+    """The inputs of ``forward`` or ``generate`` without the visual tokens that are dropped.
+
+    Also returns which columns [B, L] of the prompt were kept.
+    """
     pruning: Pruning = model._zoprune
     family, ids = pruning.family, inputs.get("input_ids")
     if ids is None:
@@ -43,19 +46,25 @@ def shorten(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         entries.append(reports.Visual(modality, images, picks.cpu(), scores.cpu()))
     reports.remember(model, entries)
 
-    mask = inputs.get("attention_mask")
-    short = Shortening.of(keep_columns, mask)
-    dropped = {name for names in family.inputs.values() for name in names}
-    shortened = {name: value for name, value in inputs.items() if name not in dropped}
-    shortened["input_ids"] = short.apply(ids, _padding(model))
+    short = Shortening.of(keep_columns, inputs.get("attention_mask"))
+    shortened = shorten_text(model, inputs, short)
+    shortened["position_ids"] = positions_of(model, inputs, short)
+    shortened |= family.feed(model, shortened["input_ids"], visuals, kept)
+    return shortened, keep_columns
+
+
+def shorten_text(model: Any, inputs: dict[str, Any], short: Shortening) -> dict[str, Any]:
+    """All inputs but the visual ones; those with an entry for each token are shortened."""
+    visual = {name for names in model._zoprune.family.inputs.values() for name in names}
+    shortened = {name: value for name, value in inputs.items() if name not in visual}
+    shortened["input_ids"] = short.apply(inputs["input_ids"], _padding(model))
     shortened["attention_mask"] = short.attention_mask
-    shortened["position_ids"] = _positions(model, inputs, short)
     for name in PER_TOKEN:
         if inputs.get(name) is not None:
             shortened[name] = short.apply(inputs[name], 0)
     if inputs.get("labels") is not None:
         shortened["labels"] = short.apply(inputs["labels"], -100)
-    return shortened | family.feed(model, shortened["input_ids"], visuals, kept)
+    return shortened
 
 
 def select_tokens(
@@ -85,7 +94,7 @@ def _relevance(model: Any, keys: Tensor, ids: Tensor, slots: Tensor) -> Tensor:
     return torch.cosine_similarity(keys.float(), mean[rows], dim=-1)
 
 
-def _positions(model: Any, inputs: dict[str, Any], short: Shortening) -> Tensor | None:
+def positions_of(model: Any, inputs: dict[str, Any], short: Shortening) -> Tensor | None:
     """Positions of the shortened prompt; None where the model's own default is right."""
     pruning: Pruning = model._zoprune
     given = inputs.get("position_ids")

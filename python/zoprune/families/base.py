@@ -22,9 +22,7 @@ _captured: ContextVar[list[Tensor] | None] = ContextVar("zoprune_captured", defa
 class VisualTokens:
     """The visual tokens of all images, or all videos, of a call: T tokens from R projector rows."""
 
-    features: (
-        Sequence[Tensor] | Tensor
-    )  # one [n, D] for each image, in the order of the placeholders
+    features: Sequence[Tensor] | Tensor  # one [n, D] for each image, in their order
     x: Tensor  # [R, d], the projector's inputs
     arrange: Callable[[Tensor], Tensor] | None = None  # [R, C] -> [T, C], NaN for newlines
     groups: Any = None  # Tensor [R] float on the CPU, the crop or frame within the image
@@ -105,9 +103,8 @@ class Family:
     def shortened_output(self, tokens: VisualTokens, kept: Tensor) -> Any:
         """The encoder's output with only the kept features."""
         features = tokens.only(kept)
-        if isinstance(tokens.features, Tensor):
-            features = torch.stack(features)  # [images, k, D]
-        return type(tokens.output)(pooler_output=features)
+        stacked = isinstance(tokens.features, Tensor)  # [images, k, D]
+        return type(tokens.output)(pooler_output=torch.stack(features) if stacked else features)
 
     def token_id(self, model: Any, modality: str) -> int:
         """The token that stands for one visual token in ``input_ids``."""
