@@ -66,7 +66,8 @@ def _greedy(
         picks[step] = pick
         classes = classes.index_fill(0, pick, PICKED)
         if z is not None:
-            cosine = (z @ z[pick]).clamp(-1, 1).to(similarity.dtype)
+            picked = z[pick[None]][0]  # z[pick] would read the index on the host
+            cosine = (z @ picked).clamp(-1, 1).to(similarity.dtype)
             similarity = torch.maximum(similarity, cosine)
     return picks
 

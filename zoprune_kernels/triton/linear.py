@@ -13,7 +13,7 @@ from . import numerics
 from .launch import Tile, padded, window
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _linear_kernel(
     x,  # window on [T, d]
     w1,  # window on [H, d]

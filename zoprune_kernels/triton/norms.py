@@ -9,7 +9,7 @@ from torch import Tensor
 _TOKENS = 4  # tokens of a program: the parts of neighbours are contiguous
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "num"])
 def _mean_norm_kernel(
     partials,
     scale,

@@ -100,7 +100,7 @@ def _quadratic_unit(
     tl.store(partials + row.to(tl.int64) * units + unit, part, mask=row < tokens)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["projector_tiles", "units", "tokens"])
 def _project_and_quadratic_kernel(
     phi,  # window on [T, H]
     w2,  # window on [D, H]

@@ -39,7 +39,7 @@ class Projected(NamedTuple):
     odd: Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num"])
 def _project_directions_kernel(
     directions,  # window on [m, d]
     w1,  # window on [H, d]
@@ -151,7 +151,7 @@ def form_limits(dtype: torch.dtype, step: float, activation: str) -> tuple[float
     return 2.0**-12 if dtype == torch.float32 else 2.0**-8, _CUBIC_LIMIT
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "num", "group"])
 def _sensitivity_kernel(
     slope,
     cubic,
