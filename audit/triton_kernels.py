@@ -78,7 +78,7 @@ def cases(capability: int, dtype: torch.dtype) -> list[Case]:
     v = sensitivity.Projected(
         empty(_NUM, _HIDDEN, dtype=torch.float32),
         *empty(2, _NUM, dtype=torch.float32),
-        *empty(2, _NUM, dtype=torch.int32),
+        empty(_NUM, dtype=torch.int32),
     )
     partials = empty(_NUM, _TOKENS, 16, dtype=torch.float32)
 

@@ -23,20 +23,21 @@ from .tiles import Tiles
 # How a direction's rows are made, by h max|v_j| (docs/kernels.md, "Finite steps").
 DERIVATIVE, CUBIC, DIFFERENCE = 0, 1, 2
 _CUBIC_LIMIT = 1 / 16
+# Directions of one tile: its rows are tile.m / 4 tokens along 4 directions each.
+_TOGETHER = 4
 
 
 class Projected(NamedTuple):
     """The directions in the hidden layer, V = U W1^T, each divided by a power of two.
 
     v float32 [m, H], rows padded; scale [m], what v was divided by; reach [m] = step * scale;
-    form int32 [m], one of the above; odd int32 [m] = j % 2.
+    form int32 [m], one of the above.
     """
 
     v: Tensor
     scale: Tensor
     reach: Tensor
     form: Tensor
-    odd: Tensor
 
 
 @triton.jit(do_not_specialize=["num"])
@@ -79,7 +80,6 @@ def _scale_directions_kernel(
     scale,
     reach,
     form,
-    odd,
     stride,
     step,
     derivative_limit,
@@ -105,7 +105,6 @@ def _scale_directions_kernel(
     tl.store(scale + row, power)
     tl.store(reach + row, step * power)
     tl.store(form + row, chosen)
-    tl.store(odd + row, row % 2)
 
 
 def project_directions(
@@ -131,8 +130,7 @@ def project_directions(
         num_stages=tile.stages,
     )
     scale, reach = w1.new_empty((2, num), dtype=torch.float32)
-    form, odd = w1.new_empty((2, num), dtype=torch.int32)
-    projected = Projected(v, scale, reach, form, odd)
+    projected = Projected(v, scale, reach, w1.new_empty(num, dtype=torch.int32))
     limits = form_limits(w1.dtype, step, activation)
     _scale_directions_kernel[(num,)](*projected, v.stride(0), step, *limits, 1024, num_warps=4)
     return projected
@@ -151,7 +149,7 @@ def form_limits(dtype: torch.dtype, step: float, activation: str) -> tuple[float
     return 2.0**-12 if dtype == torch.float32 else 2.0**-8, _CUBIC_LIMIT
 
 
-@triton.jit(do_not_specialize=["tokens", "num", "group"])
+@triton.jit(do_not_specialize=["tokens", "num"])
 def _sensitivity_kernel(
     slope,
     cubic,
@@ -159,12 +157,10 @@ def _sensitivity_kernel(
     v,
     reach,
     form,
-    odd,
     w2,  # window on [D, H]
     partials,
     tokens,
     num,
-    group,  # rows per direction, >= BLOCK_M: a row tile meets at most two directions
     outputs,
     hidden,
     stride,
@@ -173,7 +169,8 @@ def _sensitivity_kernel(
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
     NUM_POWER: tl.constexpr,
-    BLOCK_M: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
@@ -181,45 +178,43 @@ def _sensitivity_kernel(
     forms = tl.load(form + every, mask=every < num, other=-1)
     if tl.max((forms == FORM).to(tl.int32)) == 0:
         return
-    row_tiles = tl.cdiv(num * group, BLOCK_M)
+    BLOCK_M: tl.constexpr = BLOCK_J * BLOCK_T
+    token_tiles = tl.cdiv(tokens, BLOCK_T)
+    row_tiles = token_tiles * tl.cdiv(num, BLOCK_J)
     column_tiles = tl.cdiv(outputs, BLOCK_N)
     for tile in range(tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0)):
         # Row tiles go first: programs that run together read the same columns of W2.
         column_tile = tile // row_tiles
-        row0 = (tile % row_tiles) * BLOCK_M
-        # The tile's rows belong to one even and one odd direction.
-        first = row0 // group
-        even = tl.minimum(first + first % 2, num - 1)
-        uneven = tl.minimum(first + 1 - first % 2, num - 1)
-        if (tl.load(form + even) == FORM) | (tl.load(form + uneven) == FORM):
-            row = row0 + tl.arange(0, BLOCK_M)
-            token = row % group
-            direction = tl.minimum(row // group, num - 1)
-            at = tl.minimum(token, tokens - 1).to(tl.int64)[:, None] * stride
-            # Parity and reach are loaded: Triton makes t in the registers that feed the tensor
-            # cores only if all it is made of is loaded or constant, else through shared memory.
-            is_odd = tl.load(odd + direction)[:, None] != 0  # [M, 1]
-            far = tl.load(reach + direction)[:, None]
+        token0 = tile % row_tiles % token_tiles * BLOCK_T
+        direction0 = tile % row_tiles // token_tiles * BLOCK_J
+        directions = tl.minimum(direction0 + tl.arange(0, BLOCK_J), num - 1)
+        if tl.max((tl.load(form + directions) == FORM).to(tl.int32)) == 1:
+            # A few tokens times a few directions: each slope is read once for all of them. Triton
+            # makes t in the registers that feed the tensor cores, because it is made of loads only.
+            at = tl.minimum(token0 + tl.arange(0, BLOCK_T), tokens - 1).to(tl.int64) * stride
+            far = tl.load(reach + directions)[:, None, None]  # [J, 1, 1]
             total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
             for k in range(0, hidden, BLOCK_K):
-                column = k + tl.arange(0, BLOCK_K)
-                v_even = tl.load(v + even * stride + column)[None, :]
-                v_odd = tl.load(v + uneven * stride + column)[None, :]
-                t = tl.where(is_odd, v_odd, v_even)  # [M, K]
+                column = (k + tl.arange(0, BLOCK_K))[None, :]
+                t = tl.load(v + directions[:, None] * stride + column)[:, None, :]  # [J, 1, K]
                 if FORM == 2:
-                    a = tl.load(preactivation + at + column[None, :])
+                    a = tl.load(preactivation + at[:, None] + column)[None, :, :]  # [1, T, K]
                     t = numerics.difference(a, far * t, ACTIVATION) * (0.5 / far)
                 elif FORM == 1:
-                    g = tl.load(slope + at + column[None, :]).to(tl.float32)
-                    c = tl.load(cubic + at + column[None, :]).to(tl.float32)
+                    g = tl.load(slope + at[:, None] + column).to(tl.float32)[None, :, :]
+                    c = tl.load(cubic + at[:, None] + column).to(tl.float32)[None, :, :]
                     d = far * t
-                    t *= g + c * (d * d)
+                    t = t * (g + c * (d * d))
                 else:
-                    t *= tl.load(slope + at + column[None, :]).to(tl.float32)
+                    t = t * tl.load(slope + at[:, None] + column).to(tl.float32)[None, :, :]
+                t = t.to(DTYPE).reshape(BLOCK_M, BLOCK_K)  # [J, T, K] -> [M, K]
                 w = numerics.tile(w2, column_tile * BLOCK_N, k, BLOCK_N, BLOCK_K).T  # [K, N]
-                total = numerics.dot(t.to(DTYPE), w, total, PRECISION)
-            chosen = tl.load(form + direction) == FORM
-            inside = (row < num * group) & (token < tokens) & chosen
+                total = numerics.dot(t, w, total, PRECISION)
+            row = tl.arange(0, BLOCK_M)
+            direction = direction0 + row // BLOCK_T
+            token = token0 + row % BLOCK_T
+            inside = (direction < num) & (token < tokens)
+            inside &= tl.load(form + direction, mask=inside, other=-1) == FORM
             to = (direction.to(tl.int64) * tokens + token) * column_tiles + column_tile
             tl.store(partials + to, tl.sum(total * total, 1), mask=inside)
 
@@ -241,6 +236,7 @@ def partial_norms(
     assert rows is not None
     tokens, hidden = rows.shape
     num, outputs = directions.v.shape[0], w2.shape[0]
+    together = min(_TOGETHER, triton.next_power_of_2(num))
     parts = triton.cdiv(outputs, tiles.derivative.n)
     partials = w2.new_empty((num, tokens, parts), dtype=torch.float32)
     for form in launched:
@@ -250,12 +246,10 @@ def partial_norms(
             directions.v,
             directions.reach,
             directions.form,
-            directions.odd,
             window(w2, tile.n, tile.k, tile.tma),
             partials,
             tokens,
             num,
-            max(tokens, tile.m),
             outputs,
             hidden,
             rows.stride(0),
@@ -264,7 +258,8 @@ def partial_norms(
             getattr(tl, str(w2.dtype).removeprefix("torch.")),
             numerics.dot_precision(w2.dtype),
             triton.next_power_of_2(num),
-            tile.m,
+            together,
+            tile.m // together,
             tile.n,
             tile.k,
             num_warps=tile.warps,

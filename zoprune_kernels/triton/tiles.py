@@ -38,7 +38,7 @@ _TILES: dict[str, dict[int, Tiles]] = {
             linear=Tile(64, 128, 64, 8, 4),
             directions=Tile(64, 64, 32, 4, 3),
             derivative=Tile(128, 256, 64, 8, 4),
-            cubic=Tile(128, 256, 64, 8, 3),
+            cubic=Tile(128, 256, 64, 8, 4),
             difference=Tile(128, 256, 32, 8, 3),
             quadratic=Tile(128, 256, 64, 8, 4),
         ),
