@@ -45,6 +45,7 @@ class Case:
     sizes: list[int] = field(default_factory=list)
     keeps: list[int] = field(default_factory=list)
     multiprocessors: int = 1
+    shared_kib: int = 227  # 99 on the smallest chips
 
     @property
     def compares(self) -> bool:
@@ -57,13 +58,13 @@ class Case:
     def encode(self) -> bytes:
         packed = bool(self.sizes)
         images = len(self.sizes) if packed else self.scores.shape[0]
-        header = [self.multiprocessors, images, self.scores.shape[-1], self.keep]
+        header = [self.multiprocessors, self.shared_kib * 1024, images, self.scores.shape[-1], self.keep]
         header += [self.scores.size, self.total_keep]
         header += [1 if self.keys is None else self.keys.shape[-1]]
         header += [DTYPES.index(self.score_dtype), DTYPES.index(self.key_dtype)]
         header += [METHODS.index(self.method), self.sort, self.compares]
         header += [self.must_keep is not None, self.valid is not None, packed]
-        parts = [struct.pack("15qd", *map(int, header), self.max_similarity)]
+        parts = [struct.pack("16qd", *map(int, header), self.max_similarity)]
         parts.append(encode(self.scores, self.score_dtype))
         if self.compares:
             parts.append(encode(self.keys, self.key_dtype))
@@ -226,8 +227,9 @@ def draw_case(rng: np.random.Generator) -> Case:
     if packed and not sum(keeps):
         keeps[int(np.argmax(sizes))] = 1
     dim = int(rng.choice([1, 3, 7, 8, 16, 33, 64, 72]))
-    if rng.random() < 0.03:
-        dim = int(rng.choice([600, 1056]))
+    workers = int(rng.choice([1, 1, 2, 4]))
+    if rng.random() < 0.04:  # several thread blocks share the dot products
+        dim, workers = int(rng.choice([600, 1056])), 6
     scores = rng.integers(-4, 5, lead).astype(np.float32)
     if rng.random() < 0.6:
         scores = rng.standard_normal(lead).astype(np.float16).astype(np.float32)
@@ -250,7 +252,8 @@ def draw_case(rng: np.random.Generator) -> Case:
         key_dtype=str(rng.choice(DTYPES)),
         sizes=sizes,
         keeps=keeps,
-        multiprocessors=int(rng.choice([1, 1, 2, 4])),
+        multiprocessors=workers,
+        shared_kib=int(rng.choice([99, 163, 227])),
     )
     return case
 
@@ -275,7 +278,7 @@ def test_many_rounds(executable):
     """More tokens than a round's candidates and than shared memory caches; split products."""
     rng = np.random.default_rng(1)
     shapes = [(300, 20, 150, "sads"), (270, 8, 269, "maxmin"), (8300, 1, 200, "topk")]
-    shapes += [(8300, 2, 2, "sads"), (130, 1100, 9, "sads")]
+    shapes += [(8300, 2, 2, "sads"), (100, 1100, 9, "sads")]
     cases = []
     for tokens, dim, keep, method in shapes:
         scores = rng.random((1, tokens), np.float32)
@@ -368,7 +371,8 @@ def test_wrong_offsets_stay_in_bounds(executable, sizes):
 @pytest.mark.parametrize("memory", ["workspace", "shared", "keys", "indices"])
 def test_the_sanitizer_sees_missing_memory(executable, memory):
     rng = np.random.default_rng(5)
-    case = Case(rng.random((1, 64), np.float32), rng.random((1, 64, 16), np.float32), keep=64)
+    scores, keys = rng.random((1, 64), np.float32), rng.random((1, 64, 16), np.float32)
+    case = Case(scores, keys, keep=64, shared_kib=99)  # where shared memory is used to its end
     assert run(executable, [case]).returncode == 0
     finished = run(executable, [case], memory)
     assert finished.returncode != 0

@@ -5,27 +5,17 @@
 #include "cuda/select_candidates.cuh"
 #include "cuda/select_greedy.cuh"
 #include "cuda/select_similarity.cuh"
-#include "cuda/select_state.cuh"
+#include "cuda/select_start.cuh"
 
 namespace zoprune::cuda {
 namespace {
-
-__device__ float load_score(const SelectArguments& arguments, int64_t token) {
-  switch (arguments.score_dtype) {
-    case DType::float16:
-      return Element<DType::float16>::load(arguments.scores, token);
-    case DType::bfloat16:
-      return Element<DType::bfloat16>::load(arguments.scores, token);
-    default:
-      return Element<DType::float32>::load(arguments.scores, token);
-  }
-}
 
 __device__ Image find_image(const SelectArguments& arguments, const SelectPlan& plan,
                             const Workspace& work, int64_t number, int group) {
   Image image;
   image.member = static_cast<int>(blockIdx.x) % plan.ctas;
   image.members = plan.ctas;
+  image.block = plan.block;
   image.arrivals = work.arrivals + group;
   image.partial = work.partial + group * plan.chunks * plan.split_rows * kBlock;
   if (arguments.cu_tokens == nullptr) {
@@ -50,60 +40,6 @@ __device__ Image find_image(const SelectArguments& arguments, const SelectPlan& 
           int64_t{image.tokens}));
   image.rows = image.start;
   return image;
-}
-
-// Weights, first ranks and the keys' norms of the image's tokens.
-template <DType key>
-__device__ void start_image(const SelectArguments& arguments, const Keys<key>& keys,
-                            const Image& image, const Workspace& work) {
-  Shared& s = shared();
-  const bool normalize = arguments.method == Method::sads || arguments.method == Method::maxmin;
-  const auto usable = [&](int64_t token) {
-    return arguments.valid == nullptr || arguments.valid[token];
-  };
-  float low = 0, high = 0;
-  if (normalize) {  // by every thread block for itself, which costs less than a barrier
-    uint32_t lowest = 0xffffffffu, highest = 0;
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < image.tokens; i += kThreads) {
-      const float score = load_score(arguments, image.start + i);
-      if (is_nan(score) || !usable(image.start + i)) continue;
-      const uint32_t order = ordered_bits(finite_score(score));
-      lowest = min(lowest, order);
-      highest = max(highest, order);
-    }
-    lowest = __reduce_min_sync(kAllLanes, lowest);
-    highest = __reduce_max_sync(kAllLanes, highest);
-    if (lane() == 0) {
-      s.warp_low[warp()] = lowest;
-      s.warp_high[warp()] = highest;
-    }
-    __syncthreads();
-    for (int w = 0; w < kWarps; ++w) {
-      lowest = min(lowest, s.warp_low[w]);
-      highest = max(highest, s.warp_high[w]);
-    }
-    low = ordered_float(lowest);
-    high = ordered_float(highest);
-  }
-  for (int i = image.first_own(); i < image.tokens; i += image.stride()) {
-    const int64_t token = image.start + i;
-    const float inverse = work.inverse_norm == nullptr ? 0 : inverse_norm(keys, token);
-    if (lane() != 0) continue;
-    const float score = load_score(arguments, token);
-    float weight = finite_score(score);
-    if (arguments.method == Method::random) weight = random_weight(arguments.seed, i);
-    if (normalize) weight = normalized_score(weight, low, high);
-    Candidate candidate = is_nan(score) ? Candidate::nan : Candidate::free;
-    if (arguments.must_keep != nullptr && arguments.must_keep[token])
-      candidate = Candidate::must_keep;
-    if (!usable(token)) candidate = Candidate::invalid;
-    work.weight[token] = weight;
-    work.nearest[token] = kNothingSelected;
-    work.rank[token] = pack_rank(candidate, weight, i);
-    if (work.inverse_norm != nullptr) work.inverse_norm[token] = inverse;
-  }
-  group_barrier(image.arrivals, image.members);
 }
 
 // One thread block writes the positions of the picked tokens, whose rank is 0, in ascending order.
@@ -144,18 +80,21 @@ __global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArgumen
     const Image image = find_image(arguments, plan, work, number, group);
     if (image.keep == 0) continue;
     const int64_t origin = arguments.cu_tokens == nullptr ? 0 : image.start;
-    start_image(arguments, keys, image, work);
-    int selected = 0;
+    const bool in_order = image.member == 0 && !arguments.sort;  // writes picks as they are made
+    int first = 0;
+    int selected = start_image(arguments, keys, image, work, first);
+    if (in_order && threadIdx.x == 0 && selected == 1)
+      arguments.indices[image.output] = origin + first;
     while (selected < image.keep) {
-      const int wanted = min(kBlock, 2 * (image.keep - selected) + 8);
-      const Candidates round = choose_candidates(image, work, wanted, compare && selected == 0);
+      const int left = image.keep - selected;
+      const Candidates round = choose_candidates(image, work, min(image.block, 3 * left + 8));
       if (compare) {
         compute_products(keys, image, work, round.count, image.tokens <= plan.split_rows);
         group_barrier(image.arrivals, image.members);
       }
-      pick_among(round, image.keep - selected, compare, arguments, keys, image, work);
+      pick_among(round, left, compare, arguments, keys, image, work);
       const Shared& s = shared();
-      if (image.member == 0 && !arguments.sort)
+      if (in_order)
         for (int i = static_cast<int>(threadIdx.x); i < s.picks; i += kThreads)
           arguments.indices[image.output + selected + i] =
               origin + rank_index(s.candidate[s.pick[i]]);
@@ -198,16 +137,18 @@ Workspace lay_out(const SelectArguments& arguments, const SelectPlan& plan, Aren
   return work;
 }
 
-// What the audit asks.
-extern "C" __attribute__((visibility("default"))) const int zoprune_select_kernel_shared_bytes =
-    kSharedBytes;
-
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 
-SelectPlan plan_select(const SelectArguments& arguments, int multiprocessors) {
+// What the audit asks: the most that a launch can have.
+extern "C" __attribute__((visibility("default"))) const int zoprune_select_kernel_shared_bytes =
+    shared_bytes(kBlock);
+
+SelectPlan plan_select(const SelectArguments& arguments, const Device& device) {
   SelectPlan plan;
+  plan.block = kBlock;
+  while (plan.block > 32 && shared_bytes(plan.block) > device.shared_bytes) plan.block -= 32;
   const int64_t element = arguments.key_dtype == DType::float32 ? 4 : 2;
   const int64_t stages = std::max<int64_t>(1, divide_up(arguments.dim * element, kStageBytes));
   plan.chunks = divide_up(stages, kChunkStages);
@@ -215,8 +156,8 @@ SelectPlan plan_select(const SelectArguments& arguments, int multiprocessors) {
   // As many thread blocks as have something to do at once: a chunk of a tile, or tokens to own.
   const int64_t work = arguments.keys == nullptr ? divide_up(largest, kThreads)
                                                  : divide_up(largest, kTileRows) * plan.chunks;
-  plan.groups = static_cast<int>(std::min<int64_t>(arguments.images, multiprocessors));
-  plan.ctas = static_cast<int>(std::min<int64_t>(work, multiprocessors / plan.groups));
+  plan.groups = static_cast<int>(std::min<int64_t>(arguments.images, device.multiprocessors));
+  plan.ctas = static_cast<int>(std::min<int64_t>(work, device.multiprocessors / plan.groups));
   plan.product_rows =
       arguments.cu_tokens == nullptr ? plan.groups * arguments.tokens : arguments.total_tokens;
   // Splitting pays while whole tiles would leave half of the group's thread blocks idle.
@@ -243,15 +184,15 @@ std::string select(const SelectArguments& arguments, const SelectPlan& plan, voi
   cudaLaunchConfig_t launch = {};
   launch.gridDim = dim3(plan.groups * plan.ctas);
   launch.blockDim = dim3(kThreads);
-  launch.dynamicSmemBytes = kSharedBytes;
+  launch.dynamicSmemBytes = shared_bytes(plan.block);
   launch.stream = stream;
   launch.attrs = &cooperative;
   launch.numAttrs = 1;
 
   cudaError_t status = cudaMemsetAsync(work.arrivals, 0, plan.groups * sizeof(uint32_t), stream);
   if (status == cudaSuccess)
-    status =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+    status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  shared_bytes(plan.block));
   if (status == cudaSuccess) status = cudaLaunchKernelEx(&launch, kernel, arguments, plan, work);
   if (status == cudaSuccess) return "";
   char text[256];

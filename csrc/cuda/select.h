@@ -41,16 +41,20 @@ struct SelectArguments {
 struct SelectPlan {
   int groups = 1;
   int ctas = 1;
+  int block = 32;            // the most candidates of a round
   int64_t product_rows = 0;  // tokens whose dot products with a round's candidates are kept
   int64_t split_rows = 0;    // tokens of an image up to which its dot products are split
   int64_t chunks = 0;        // parts of a dot product
   size_t workspace_bytes = 0;
 };
 
-// The first compute capability that can run the kernel, as major * 10 + minor.
-constexpr int kSelectMinimumArch = 80;
+// What a plan depends on. Results do not.
+struct Device {
+  int multiprocessors;
+  int shared_bytes;  // that a thread block may have
+};
 
-SelectPlan plan_select(const SelectArguments& arguments, int multiprocessors);
+SelectPlan plan_select(const SelectArguments& arguments, const Device& device);
 
 // Enqueues the selection on `stream` of the current device. The workspace has plan.workspace_bytes,
 // 16-byte aligned, and no particular content. Returns what went wrong, or an empty string.

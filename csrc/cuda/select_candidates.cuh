@@ -26,11 +26,11 @@ __device__ inline uint32_t class_total(Candidate candidate) {
   return shared().warp_total[7 - static_cast<int>(candidate)];
 }
 
-// Chooses up to kBlock candidates of the image. Every thread block of the group finds the same
+// Chooses up to `wanted` candidates of the image. Every thread block of the group finds the same
 // ones. While must_keep tokens are left, there are no others; else the first pick comes alone,
 // because gains fall only once there is something to compare with.
 __device__ inline Candidates choose_candidates(const Image& image, const Workspace& work,
-                                               int wanted, bool first_pick) {
+                                               int wanted) {
   Shared& s = shared();
   auto* const cache = reinterpret_cast<uint64_t*>(scratch());
   auto* const bins = reinterpret_cast<uint32_t*>(cache + kCachedRanks);
@@ -68,11 +68,7 @@ __device__ inline Candidates choose_candidates(const Image& image, const Workspa
     if (first) {
       const int must_keep = static_cast<int>(class_total(Candidate::must_keep));
       const int left = image.tokens - static_cast<int>(class_total(Candidate::picked));
-      if (must_keep > 0)
-        wanted = min(wanted, must_keep);
-      else if (first_pick)
-        wanted = 1;
-      wanted = min(wanted, left);
+      wanted = min(wanted, must_keep > 0 ? must_keep : left);
     }
     uint32_t above = up_to_here - own;
     for (int w = 0; w < warp(); ++w) above += s.warp_total[w];

@@ -7,14 +7,6 @@
 
 namespace zoprune::cuda {
 
-constexpr float kNothingSelected = -2;  // below every cosine
-
-// Blocked by too similar a selected token, once and for all.
-__device__ inline Candidate constrain(Candidate candidate, float nearest, float max_similarity) {
-  const bool too_close = max_similarity < 1 && nearest > max_similarity;
-  return candidate == Candidate::free && too_close ? Candidate::blocked : candidate;
-}
-
 // Greedy among the candidates, by one warp: a pick is two warp reductions and a row of
 // similarities. Stops where a token that is not a candidate might be better. Every thread block of
 // the group makes the same picks, which costs less than one making them and a barrier.
@@ -28,10 +20,11 @@ __device__ void pick_among(const Candidates& round, int most, bool compare,
 #pragma unroll 4
     for (int a = warp(); a < round.count; a += kWarps) {
       const float* const row = work.products + (image.rows + rank_index(s.candidate[a])) * kBlock;
-      if (lane() * 4 >= round.count) continue;
-      const float4 dots = load_fresh(reinterpret_cast<const float4*>(row) + lane());
-      float* const to = gram + a * kGramStride + lane() * 4;
-      to[0] = dots.x, to[1] = dots.y, to[2] = dots.z, to[3] = dots.w;
+      for (int quad = lane(); quad * 4 < round.count; quad += 32) {
+        const float4 dots = load_fresh(reinterpret_cast<const float4*>(row) + quad);
+        float* const to = gram + a * kGramStride + quad * 4;
+        to[0] = dots.x, to[1] = dots.y, to[2] = dots.z, to[3] = dots.w;
+      }
     }
     __syncthreads();
 #pragma unroll 1

@@ -60,32 +60,47 @@ struct Keys {
   }
 };
 
-// 1 / ||key|| by a whole warp; 0 for a key without direction, -1 where single precision might
-// overflow or lose the products of such keys.
+// Sums over the elements of two keys, by a whole warp.
+struct Moments {
+  double aa, ab, bb;
+};
+
 template <DType type>
-__device__ float inverse_norm(const Keys<type>& keys, int64_t token) {
-  const unsigned char* const row = keys.row(token);
-  double sum = 0;
-  const auto add = [&](uint32_t bits) {
-    const double value = Element<type>::to_float(bits);
-    sum = fma(value, value, sum);
+__device__ Moments moments(const Keys<type>& keys, int64_t a, int64_t b) {
+  const unsigned char *const row_a = keys.row(a), *const row_b = keys.row(b);
+  Moments sum = {};
+  const auto add = [&](uint32_t bits_a, uint32_t bits_b) {
+    const double x = Element<type>::to_float(bits_a), y = Element<type>::to_float(bits_b);
+    sum.aa = fma(x, x, sum.aa);
+    sum.ab = fma(x, y, sum.ab);
+    sum.bb = fma(y, y, sum.bb);
   };
-  const auto add_word = [&](uint32_t word) {
-    if constexpr (type == DType::float32) return add(word);
-    add(word & 0xffffu);
-    add(word >> 16);
+  const auto add_word = [&](uint32_t word_a, uint32_t word_b) {
+    if constexpr (type == DType::float32) return add(word_a, word_b);
+    add(word_a & 0xffffu, word_b & 0xffffu);
+    add(word_a >> 16, word_b >> 16);
   };
-#pragma unroll 8
+#pragma unroll 4
   for (int64_t offset = lane() * 16; offset < keys.row_bytes; offset += 32 * 16) {
-    const uint4 piece = keys.piece(row, offset);
-    add_word(piece.x);
-    add_word(piece.y);
-    add_word(piece.z);
-    add_word(piece.w);
+    const uint4 x = keys.piece(row_a, offset), y = keys.piece(row_b, offset);
+    add_word(x.x, y.x);
+    add_word(x.y, y.y);
+    add_word(x.z, y.z);
+    add_word(x.w, y.w);
   }
-  for (int other = 16; other > 0; other /= 2) sum += __shfl_xor_sync(kAllLanes, sum, other);
-  if (!(sum > 0) || !(sum <= 1.7976931348623157e308)) return 0;
-  const double norm = sqrt(sum);
+  for (int other = 16; other > 0; other /= 2) {
+    sum.aa += __shfl_xor_sync(kAllLanes, sum.aa, other);
+    sum.ab += __shfl_xor_sync(kAllLanes, sum.ab, other);
+    sum.bb += __shfl_xor_sync(kAllLanes, sum.bb, other);
+  }
+  return sum;
+}
+
+// 1 / ||key||; 0 for a key without direction, -1 where single precision might overflow or lose the
+// products of such keys.
+__device__ inline float inverse_norm(double squares) {
+  if (!(squares > 0) || !(squares <= 1.7976931348623157e308)) return 0;
+  const double norm = sqrt(squares);
   return norm < 0x1p-40 || norm > 0x1p60 ? -1.0f : static_cast<float>(1 / norm);
 }
 

@@ -51,7 +51,7 @@ __device__ void tile_products(const Keys<key>& keys, const Image& image, int fir
   const int padded_columns = (columns + 7) / 8 * 8;
 
   const auto load = [&](int stage) {
-    unsigned char* const buffer = stages + stage % kStages * kStageSize;
+    unsigned char* const buffer = stages + stage % kStages * stage_bytes(image.block);
     for (int piece = static_cast<int>(threadIdx.x); piece < (kTileRows + padded_columns) * 8;
          piece += kThreads) {
       const int row = piece / 8;
@@ -88,7 +88,7 @@ __device__ void tile_products(const Keys<key>& keys, const Image& image, int fir
     if (stage + kStages - 1 < end) load(stage + kStages - 1);
     commit_copies();
 
-    const unsigned char* const buffer = stages + stage % kStages * kStageSize;
+    const unsigned char* const buffer = stages + stage % kStages * stage_bytes(image.block);
     const auto* const words = reinterpret_cast<const uint32_t*>(buffer);
 #pragma unroll
     for (int step = 0; step < kStageBytes / 4 / kStepWords; ++step) {
@@ -152,16 +152,17 @@ __device__ void compute_products(const Keys<key>& keys, const Image& image, cons
   group_barrier(image.arrivals, image.members);
   const int quads = (columns + 7) / 8 * 2;  // of columns
   for (int token = image.first_own(); token < image.tokens; token += image.stride()) {
-    if (lane() >= quads) continue;
-    const int64_t at = static_cast<int64_t>(token) * kBlock + lane() * 4;
-    float4 sum = make_float4(0, 0, 0, 0);
+    for (int quad = lane(); quad < quads; quad += 32) {
+      const int64_t at = static_cast<int64_t>(token) * kBlock + quad * 4;
+      float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll 8
-    for (int chunk = 0; chunk < parts; ++chunk) {
-      const int64_t step = static_cast<int64_t>(chunk) * image.tokens * kBlock;
-      const float4 part = load_fresh(reinterpret_cast<const float4*>(image.partial + step + at));
-      sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
+      for (int chunk = 0; chunk < parts; ++chunk) {
+        const int64_t step = static_cast<int64_t>(chunk) * image.tokens * kBlock;
+        const float4 part = load_fresh(reinterpret_cast<const float4*>(image.partial + step + at));
+        sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
+      }
+      *reinterpret_cast<float4*>(products + at) = sum;
     }
-    *reinterpret_cast<float4*>(products + at) = sum;
   }
 }
 

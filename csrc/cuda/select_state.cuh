@@ -1,6 +1,8 @@
 // What the phases of a selection share: sizes, the image at hand, and both kinds of memory.
 #pragma once
 
+#include <algorithm>
+
 #include "cuda/ptx.cuh"
 #include "cuda/select.h"
 
@@ -8,10 +10,10 @@ namespace zoprune::cuda {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int kBlock = 128;  // the most candidates of a round
+constexpr int kBlock = 192;  // the most candidates of a round; a plan may have fewer
 constexpr int kSlots = kBlock / 32;
 
-// Similarities: a thread block computes 64 tokens by kBlock candidates, 128 bytes of their keys at
+// Similarities: a thread block computes 64 tokens by all candidates, 128 bytes of their keys at
 // a time. A row is padded by 16 bytes in shared memory, so that a warp's fragments hit all 32
 // banks.
 constexpr int kTileRows = 64;
@@ -27,11 +29,6 @@ constexpr int kBins = 1 << kDigitBits;
 constexpr int kCachedRanks = 8192;
 constexpr int kGramStride = kBlock + 1;  // a warp reads 32 rows of a column from 32 banks
 
-constexpr int kStageSize = (kTileRows + kBlock) * kRowBytes;
-constexpr int kScratchBytes = kStages * kStageSize;
-static_assert(kCachedRanks * sizeof(uint64_t) + kBins * sizeof(uint32_t) <= kScratchBytes, "");
-static_assert(kBlock * kGramStride * sizeof(float) <= kScratchBytes, "");
-
 struct Shared {
   uint64_t unsorted[kBlock];
   uint64_t candidate[kBlock];  // their ranks, best first
@@ -46,13 +43,19 @@ struct Shared {
   int collected;
 };
 
-constexpr int kSharedBytes = (sizeof(Shared) + 15) / 16 * 16 + kScratchBytes;
-static_assert(kSharedBytes <= 99 * 1024, "all chips from sm_80 on have as much for a thread block");
+constexpr int kHeaderBytes = (sizeof(Shared) + 15) / 16 * 16;
+
+ZOPRUNE_HOST_DEVICE int stage_bytes(int block) { return (kTileRows + block) * kRowBytes; }
+
+// Shared memory with up to `block` candidates: the phases of a round use it one after another.
+inline int shared_bytes(int block) {
+  const int ranks = kCachedRanks * sizeof(uint64_t) + kBins * sizeof(uint32_t);
+  const int gram = block * kGramStride * sizeof(float);
+  return kHeaderBytes + std::max({ranks, kStages * stage_bytes(block), gram});
+}
 
 __device__ inline Shared& shared() { return *reinterpret_cast<Shared*>(dynamic_shared_memory()); }
-__device__ inline unsigned char* scratch() {
-  return dynamic_shared_memory() + (sizeof(Shared) + 15) / 16 * 16;
-}
+__device__ inline unsigned char* scratch() { return dynamic_shared_memory() + kHeaderBytes; }
 
 // One for each token, in the workspace. Only the warp that owns a token writes its entries.
 struct Workspace {
@@ -71,6 +74,7 @@ struct Image {
   int tokens;
   int keep;
   int64_t output;  // its first pick among all
+  int block;       // the most candidates of a round
   int member;      // this thread block among the group's
   int members;
   int64_t rows;        // its first row of Workspace::products
@@ -104,6 +108,14 @@ __device__ inline float ordered_float(uint32_t order) {
 
 __device__ inline float warp_max(float value) {
   return ordered_float(__reduce_max_sync(kAllLanes, ordered_bits(value)));
+}
+
+constexpr float kNothingSelected = -2;  // below every cosine
+
+// Blocked by too similar a selected token, once and for all.
+__device__ inline Candidate constrain(Candidate candidate, float nearest, float max_similarity) {
+  const bool too_close = max_similarity < 1 && nearest > max_similarity;
+  return candidate == Candidate::free && too_close ? Candidate::blocked : candidate;
 }
 
 // Makes what the group's thread blocks wrote before it visible to all of them after it. All thread

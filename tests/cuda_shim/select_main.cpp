@@ -38,11 +38,13 @@ int main(int count, char** arguments) {
   std::FILE* const cases = std::fopen(arguments[1], "rb");
   std::FILE* const results = std::fopen(arguments[2], "wb");
   if (cases == nullptr || results == nullptr) shim::fail("a file does not open");
-  if (plant == "shared") shim::machine.shared_shortage = 10 << 10;
+  if (plant == "shared") shim::machine.shared_shortage = 1 << 10;
 
   for (auto left = read<int64_t>(cases); left > 0; --left) {
     zoprune::cuda::SelectArguments select;
-    const auto multiprocessors = static_cast<int>(read<int64_t>(cases));
+    zoprune::cuda::Device device;
+    device.multiprocessors = static_cast<int>(read<int64_t>(cases));
+    device.shared_bytes = static_cast<int>(read<int64_t>(cases));
     select.images = read<int64_t>(cases);
     select.tokens = read<int64_t>(cases);
     select.keep = read<int64_t>(cases);
@@ -79,7 +81,7 @@ int main(int count, char** arguments) {
       select.cu_keep = reinterpret_cast<int32_t*>(cu_keep.get());
     }
     select.indices = picked.get();
-    const auto plan = zoprune::cuda::plan_select(select, multiprocessors);
+    const auto plan = zoprune::cuda::plan_select(select, device);
     const size_t bytes = plan.workspace_bytes / (plant == "workspace" ? 2 : 1);
     std::unique_ptr<char[]> workspace(new char[bytes]);
     std::memset(workspace.get(), 0xff, bytes);

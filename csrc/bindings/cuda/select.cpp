@@ -48,10 +48,14 @@ Tensor run(const char* op, cuda::SelectArguments arguments, const Tensor& scores
   const int device = scores.device().index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   // The runtime linked into this library keeps a current device of its own.
-  int multiprocessors = 0;
+  cuda::Device properties = {};
   cudaError_t status = cudaSetDevice(device);
   if (status == cudaSuccess)
-    status = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    status =
+        cudaDeviceGetAttribute(&properties.multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (status == cudaSuccess)
+    status = cudaDeviceGetAttribute(&properties.shared_bytes,
+                                    cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (status != cudaSuccess)
     throw std::runtime_error(concat("zoprune::", op, ": ", cudaGetErrorString(status)));
 
@@ -82,7 +86,7 @@ Tensor run(const char* op, cuda::SelectArguments arguments, const Tensor& scores
   arguments.indices = indices.mutable_data_ptr<int64_t>();
   arguments.total_keep = indices.numel();
 
-  const cuda::SelectPlan plan = cuda::plan_select(arguments, multiprocessors);
+  const cuda::SelectPlan plan = cuda::plan_select(arguments, properties);
   const Tensor workspace = torch::stable::new_empty(
       scores, {static_cast<int64_t>(plan.workspace_bytes)}, ScalarType::Byte);
   const std::string error =
