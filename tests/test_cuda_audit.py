@@ -14,4 +14,4 @@ def test_no_spills_and_tensor_cores_everywhere(capability):
     rows = cuda_kernels.rows(capability)
     assert {row.dtype for row in rows} == {"float32", "float16", "bfloat16"}
     assert not any(row.problems() for row in rows), table(rows)
-    assert all(row.registers <= 255 and row.shared <= 100 * 1024 for row in rows)
+    assert all(row.registers <= 255 for row in rows)  # one block of 256 threads fits
