@@ -13,18 +13,19 @@ namespace {
 
 const std::vector<std::string> kMethods = {"sads", "maxmin", "topk", "random"};
 
+}  // namespace
+
 std::vector<Size> shape_of(const Tensor& tensor) {
   return {tensor.sizes().begin(), tensor.sizes().end()};
 }
 
-void check_scores(const Checker& check, const Tensor& scores, bool packed) {
-  check.float_dtype("scores", scores.scalar_type());
+void check_scores(const Checker& check, const Tensor& scores, bool packed, const char* name) {
+  check.float_dtype(name, scores.scalar_type());
   const int64_t dims = scores.dim();
-  check.require((packed ? dims == 1 : dims == 1 || dims == 2) && scores.numel() > 0, "scores",
+  check.require((packed ? dims == 1 : dims == 1 || dims == 2) && scores.numel() > 0, name,
                 packed ? "shape [T]" : "shape [N] or [B, N]", shape_text(scores));
 }
 
-// Keys whose rows are contiguous; any strides between rows are used as they are.
 std::optional<Tensor> with_contiguous_rows(const std::optional<Tensor>& keys) {
   if (!keys || keys->stride(-1) == 1) return keys;
   return torch::stable::contiguous(*keys);
@@ -39,15 +40,11 @@ std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
   return torch::stable::contiguous(*tensor);
 }
 
-KeyType key_type(const Tensor& keys) {
-  switch (keys.scalar_type()) {
-    case ScalarType::Half:
-      return KeyType::float16;
-    case ScalarType::BFloat16:
-      return KeyType::bfloat16;
-    default:
-      return KeyType::float32;
-  }
+KeyLayout key_layout(const Tensor& keys) {
+  KeyType type = KeyType::float32;
+  if (keys.scalar_type() == ScalarType::Half) type = KeyType::float16;
+  if (keys.scalar_type() == ScalarType::BFloat16) type = KeyType::bfloat16;
+  return {type, keys.size(-1), keys.stride(-2)};
 }
 
 void run_parallel(int64_t count, void (*task)(void*, int64_t, int64_t), void* context) {
@@ -55,20 +52,22 @@ void run_parallel(int64_t count, void (*task)(void*, int64_t, int64_t), void* co
                               [&](int64_t begin, int64_t end) { task(context, begin, end); });
 }
 
+const void* image_keys(const Tensor& keys, int64_t image, const Segment& segment) {
+  const int64_t offset = keys.dim() == 3 ? image * keys.stride(0) : segment.begin * keys.stride(0);
+  return static_cast<const char*>(keys.const_data_ptr()) +
+         offset * key_bytes(key_layout(keys).type);
+}
+
+namespace {
+
 SelectRule select_rule(const SelectOptions& options, const std::optional<Tensor>& keys) {
   SelectRule rule{};
   rule.method = method_of(options);
   rule.max_similarity = static_cast<float>(options.max_similarity);
   rule.sort = options.sort;
   rule.seed = static_cast<uint64_t>(options.seed);
-  if (keys) rule.keys = {key_type(*keys), keys->size(-1), keys->stride(-2)};
+  if (keys) rule.keys = key_layout(*keys);
   return rule;
-}
-
-// A byte address in keys [B, N, D] or [T, D] of the image whose tokens begin at `segment.begin`.
-const void* image_keys(const Tensor& keys, int64_t image, const Segment& segment) {
-  const int64_t offset = keys.dim() == 3 ? image * keys.stride(0) : segment.begin * keys.stride(0);
-  return static_cast<const char*>(keys.const_data_ptr()) + offset * key_bytes(key_type(keys));
 }
 
 // Selects in each segment of scores [B, N] or [T]. Indices count from the start of the image, or of

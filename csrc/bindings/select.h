@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bindings/checks.h"
+#include "cpu/similarity.h"
 #include "zoprune/selection.h"
 
 namespace zoprune {
@@ -22,8 +23,12 @@ struct SelectOptions {
   bool needs_keys() const { return method == "sads" || method == "maxmin" || max_similarity < 1; }
 };
 
+std::vector<Size> shape_of(const Tensor& tensor);
+
 // Checks in the order in which contracts/selection.py makes them. `lead` is the shape of the tokens
 // without their last dimension, `name` the argument that has it.
+void check_scores(const Checker& check, const Tensor& scores, bool packed,
+                  const char* name = "scores");
 void check_keys(const Checker& check, const Tensor& keys, const std::vector<Size>& lead,
                 const Tensor& like, const char* name);
 void check_masks(const Checker& check, const std::optional<Tensor>& must_keep,
@@ -60,6 +65,19 @@ std::vector<Segment> segments_of(const Checker& check, const Tensor& cu_tokens,
 // What the masks hold: enough valid tokens, not too many kept ones, none of them invalid.
 void check_mask_values(const Checker& check, const std::vector<Segment>& segments,
                        const std::optional<Tensor>& must_keep, const std::optional<Tensor>& valid);
+
+// What a kernel reads: contiguous tensors, and keys whose rows are contiguous, with any strides
+// between them.
+std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor);
+std::optional<Tensor> with_contiguous_rows(const std::optional<Tensor>& keys);
+const bool* flags(const std::optional<Tensor>& mask);
+KeyLayout key_layout(const Tensor& keys);
+
+// A byte address in keys [B, N, D] or [T, D] of the image whose tokens begin at `segment.begin`.
+const void* image_keys(const Tensor& keys, int64_t image, const Segment& segment);
+
+// The ParallelFor of the CPU kernels: torch's threads.
+void run_parallel(int64_t count, void (*task)(void*, int64_t, int64_t), void* context);
 
 // Selects in each image; int64 indices [B, k] or [k], in each image's own numbering. Arguments are
 // already checked; keys are not read where the options do not need them.
