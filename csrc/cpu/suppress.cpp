@@ -1,0 +1,89 @@
+// Scores that fall with each pick nearby, for the tokens whose score decides a pick.
+#include "cpu/suppress.h"
+
+#include <cmath>
+#include <optional>
+#include <vector>
+
+#include "cpu/lazy_greedy.h"
+
+namespace zoprune::ZOPRUNE_ISA {
+namespace {
+
+class Neighbours {
+ public:
+  Neighbours(const Suppression& suppression, const GreedyImage& image)
+      : rule_(suppression), image_(image), score_(image.tokens), blocked_(image.tokens) {
+    for (int64_t i = 0; i < image.tokens; ++i) score_[i] = finite_score(image.scores[i]);
+    space_scale_ = static_cast<float>(-1 / (2 * rule_.sigma_space * rule_.sigma_space));
+    similarity_scale_ = static_cast<float>(
+        rule_.rule == Rule::soft ? -1 / (2 * rule_.sigma_similarity * rule_.sigma_similarity)
+                                 : -1 / rule_.sigma_similarity);
+  }
+
+  uint64_t rank(int64_t token) const {
+    return pack_rank(blocked_[token] ? Candidate::blocked : Candidate::free, score_[token], token);
+  }
+
+  void pick(int64_t token) { picks_.push_back(token); }
+
+  void lower(const Lowering& by) {
+    for (int64_t p = 0; p < by.num_picks; ++p) {
+      const int64_t behind = by.behind(by.first_pick + p);
+      for (int64_t i = 0; i < behind; ++i) {
+        const float distance2 = squared_distance(by.tokens[i], picks_[by.first_pick + p]);
+        if (!(distance2 <= rule_.radius * rule_.radius)) continue;  // NaN: nobody's neighbour
+        lower_one(by.tokens[i], distance2, image_.keys ? by.cosines[i * by.stride + p] : 1.0f);
+      }
+    }
+  }
+
+ private:
+  float squared_distance(int64_t a, int64_t b) const {
+    if (!image_.positions) return 0;
+    float sum = 0;
+    for (int64_t axis = 0; axis < rule_.axes; ++axis) {
+      const float step =
+          image_.positions[a * rule_.axes + axis] - image_.positions[b * rule_.axes + axis];
+      sum += step * step;
+    }
+    return sum;
+  }
+
+  void lower_one(int64_t token, float distance2, float cosine) {
+    if (rule_.rule == Rule::hard) {
+      if (!image_.keys || cosine > rule_.threshold) blocked_[token] = 1;
+      return;
+    }
+    const bool soft = rule_.rule == Rule::soft;
+    const float difference = 1 - cosine;
+    const float exponent = distance2 * space_scale_ +
+                           (soft ? difference * difference : difference) * similarity_scale_;
+    if (exponent < kUnderflow) return;
+    const float closeness = std::exp(exponent);
+    score_[token] -=
+        closeness * (soft ? std::fabs(score_[token]) : static_cast<float>(rule_.strength));
+  }
+
+  static constexpr float kUnderflow = -103.9f;  // exp of less is zero in fp32
+
+  const Suppression& rule_;
+  const GreedyImage& image_;
+  float space_scale_, similarity_scale_;
+  std::vector<float> score_;
+  std::vector<char> blocked_;
+  std::vector<int64_t> picks_;
+};
+
+}  // namespace
+
+void select_suppress(const Suppression& suppression, const KeyLayout& layout,
+                     const GreedyImage& image, bool sort, ParallelFor parallel_for) {
+  if (image.keep == 0) return;
+  std::optional<Keys> keys;
+  if (image.keys) keys.emplace(layout, image.keys, image.tokens);
+  Neighbours neighbours(suppression, image);
+  LazyGreedy<Neighbours>(image, keys ? &*keys : nullptr, neighbours, parallel_for).run(sort);
+}
+
+}  // namespace zoprune::ZOPRUNE_ISA
