@@ -63,7 +63,7 @@ CASES: dict[str, tuple[str, str, int, Callable[[Inputs], Callable[[], Any]]]] = 
     "expected_sensitivity": ("expected_sensitivity", "closed form", 1, _expected_sensitivity),
     "sensitivity-16": ("sensitivity", "m = 16", 16, _sensitivity),
     "sensitivity-64": ("sensitivity", "m = 64", 64, _sensitivity),
-    "sensitivity-256": ("sensitivity", "m = 256", 256, _sensitivity),
+    "sensitivity-128": ("sensitivity", "m = 128", 128, _sensitivity),
     "select": ("select", "", 1, _select),
     "score_and_select": (
         "score_and_select",

@@ -13,6 +13,7 @@ import torch
 
 import zoprune_kernels as zk
 
+from .cases import FEW_DIRECTIONS, OPS
 from .shapes import DTYPES, LLAVA, STEP, Shape, make_inputs
 
 SMALL = Shape("small", 64, 128, 256, 256, (16,))
@@ -25,7 +26,7 @@ def calls(request: pytest.FixtureRequest) -> dict[str, Callable[[], Any]]:
     shape, dtype = request.param.split("-")
     inputs = make_inputs(SHAPES[shape], DTYPES[dtype])
     x, w1, b1, w2, b2 = inputs.x, *inputs.layers
-    k, u = inputs.shape.keep[0], inputs.directions
+    k, u = inputs.shape.keep[0], inputs.directions[:FEW_DIRECTIONS]
     metric = zk.fold_metric(w1, w2)
     keys = torch.nn.functional.linear(x, w1)
     scores = zk.expected_sensitivity(x, w1, b1, metric)
@@ -41,19 +42,7 @@ def calls(request: pytest.FixtureRequest) -> dict[str, Callable[[], Any]]:
     }
 
 
-@pytest.mark.parametrize(
-    "op",
-    [
-        "directions",
-        "fold_metric",
-        "expected_sensitivity",
-        "sensitivity",
-        "select",
-        "score_and_select",
-        "project_and_select",
-    ],
-)
+@pytest.mark.parametrize("op", OPS)
 def test_operator(benchmark: Any, calls: dict[str, Callable[[], Any]], op: str) -> None:
-    rounds = 2 if op == "sensitivity" else 5  # 64 directions take seconds
     with torch.inference_mode():
-        benchmark.pedantic(calls[op], rounds=rounds, warmup_rounds=1)
+        benchmark.pedantic(calls[op], rounds=5, warmup_rounds=1)
