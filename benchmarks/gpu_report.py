@@ -53,7 +53,7 @@ GPU_TESTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob
 PARTS = {
     "build": Part([sys.executable, "setup.py", "build_ext", "--inplace"], 150, needs_gpu=False),
     "info": Part([sys.executable, "-m", "zoprune_kernels.info"], 30, needs_gpu=False),
-    "gpu-tests": Part(pytest(*GPU_TESTS), 120),
+    "gpu-tests": Part(pytest(*GPU_TESTS), 150),
     "select-bf16": Part(measuring("selection", "bf16"), 60),
     "scoring-bf16": Part(measuring("scoring", "bf16"), 90),
     "ceilings": Part(measuring("ceilings"), 40),
