@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .selection import finite_scores
+
 _BISECTIONS = 100
 
 
@@ -22,7 +24,7 @@ def budget(
     count_b = clamp(round(scale * share_b), minimum, capacity_b) for the largest scale whose counts
     do not exceed the total; those next to step, lowest index first, take what is left.
     """
-    share = shares(weights.double(), rule, temperature)
+    share = shares(finite_scores(weights).double(), rule, temperature)
     low = torch.full_like(share, minimum)
     high = torch.full_like(share, total) if capacity is None else capacity.double()
     low = torch.minimum(low, high)
@@ -50,7 +52,8 @@ def budget(
 
 
 def shares(weights: Tensor, rule: str, temperature: float) -> Tensor:
-    """Positive shares [B] that sum to one; equal where no weight is positive."""
+    """Positive shares [B] that sum to one; equal where no weight is positive. NaN is the least."""
+    weights = weights.nan_to_num(nan=-torch.finfo(torch.float32).max)
     if rule == "softmax":
         share = (weights / temperature).softmax(0)
     elif rule == "proportional":

@@ -1,0 +1,55 @@
+#include "cpu/budget.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "bindings/checks.h"
+
+namespace zoprune {
+namespace {
+
+Tensor budget_cpu(Tensor weights, int64_t total, std::optional<Tensor> capacity, std::string rule,
+                  double temperature, int64_t minimum) {
+  const Checker check("budget");
+  check.shape("weights", weights, {"B"}, "one for each image, crop or frame");
+  check.float_dtype("weights", weights.scalar_type());
+  const int64_t images = weights.size(0);
+  if (capacity) {
+    check.shape("capacity", *capacity, {images}, "one for each of weights");
+    check.dtype("capacity", *capacity, ScalarType::Int);
+    check.device("capacity", *capacity, weights, "weights");
+  }
+  const auto kind =
+      static_cast<BudgetRule>(check.one_of("rule", rule, {"equal", "proportional", "softmax"}));
+  check.require(temperature > 0, "temperature", "a number > 0", temperature);
+  check.require(minimum >= 0, "minimum", "an integer >= 0", minimum);
+  check.require(total >= minimum * images && total >= 0, "total",
+                concat("at least ", minimum * images, " (minimum for each of weights)"), total);
+
+  const Tensor importance =
+      torch::stable::contiguous(torch::stable::to(weights, ScalarType::Float));
+  Tensor limits;
+  const int32_t* limit = nullptr;
+  if (capacity) {
+    limits = torch::stable::contiguous(*capacity);
+    limit = limits.const_data_ptr<int32_t>();
+    const int32_t least = *std::min_element(limit, limit + images);
+    check.require(least >= minimum, "capacity", concat("at least ", minimum, " (minimum) in each"),
+                  least);
+    const int64_t sum = std::accumulate(limit, limit + images, int64_t{0});
+    check.require(sum >= total, "capacity", concat("at least ", total, " (total) in all"), sum);
+  }
+  const Tensor offsets = torch::stable::empty({images + 1}, ScalarType::Int);
+  ZOPRUNE_BEST(budget)(kind, temperature, importance.const_data_ptr<float>(), images, total,
+                       minimum, limit, offsets.mutable_data_ptr<int32_t>());
+  return offsets;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("budget", TORCH_BOX(&budget_cpu)); }
+
+}  // namespace zoprune
