@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best
+from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best, row
 from .selection import finite_scores, unit_keys
 
 # A token that raises the coverage by less than this share of the largest weight adds nothing.
@@ -67,7 +67,7 @@ def _greedy(
         pick = first_best(classes, gain)
         picks[step] = pick
         classes = classes.index_fill(0, pick, PICKED)
-        covered = torch.maximum(covered, (z @ z[pick]).clamp(-1, 1))
+        covered = torch.maximum(covered, (z @ row(z, pick)).clamp(-1, 1))
     return picks
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best
+from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best, row
 from .selection import finite_scores, unit_keys
 
 # A token of which less than this share (of its squared length) lies outside the span of the
@@ -51,8 +51,9 @@ def _greedy(
         pick = first_best(classes, gain)
         picks[step] = pick
         classes = classes.index_fill(0, pick, PICKED)
-        cosine = (z @ z[pick]).clamp(-1, 1)
-        column = (cosine - columns[:step, pick] @ columns[:step]) / residual[pick].sqrt()
-        columns[step] = torch.where(residual[pick] > DEPENDENT, column, 0.0)
+        cosine = (z @ row(z, pick)).clamp(-1, 1)
+        left = row(residual, pick)
+        column = (cosine - row(columns.T, pick)[:step] @ columns[:step]) / left.sqrt()
+        columns[step] = torch.where(left > DEPENDENT, column, 0.0)
         residual = residual - columns[step] ** 2
     return picks

@@ -32,9 +32,14 @@ def first_best(classes: Tensor, gain: Tensor) -> Tensor:
     return torch.where((classes == best_class) & (ranked == ranked.max()), index, len(gain)).min()
 
 
+def row(rows: Tensor, index: Tensor) -> Tensor:
+    """rows[index] for an index [] on the device; indexing would read it on the host."""
+    return rows.index_select(0, index[None])[0]
+
+
 def by_image(select: Callable[..., Tensor], scores: Tensor, *others: Tensor | None) -> Tensor:
     """``select`` of one image [N], or of each image of a batch [B, N]."""
     if scores.dim() == 1:
         return select(scores, *others)
     rows = [[None if t is None else t[b] for t in others] for b in range(scores.shape[0])]
-    return torch.stack([select(image, *row) for image, row in zip(scores, rows, strict=True)])
+    return torch.stack([select(image, *given) for image, given in zip(scores, rows, strict=True)])

@@ -46,7 +46,7 @@ DERIVATIVE: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": _gelu_tanh_derivative,
     "quick_gelu": lambda a: _silu_derivative(a, 1.702),
     "silu": _silu_derivative,
-    "relu": lambda a: (a > 0).to(a.dtype),
+    "relu": lambda a: torch.where(a.isnan(), a, (a > 0).to(a.dtype)),
     "identity": torch.ones_like,
 }
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import philox
-from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best
+from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best, row
 
 
 def select(
@@ -66,8 +66,7 @@ def _greedy(
         picks[step] = pick
         classes = classes.index_fill(0, pick, PICKED)
         if z is not None:
-            picked = z[pick[None]][0]  # z[pick] would read the index on the host
-            cosine = (z @ picked).clamp(-1, 1).to(similarity.dtype)
+            cosine = (z @ row(z, pick)).clamp(-1, 1).to(similarity.dtype)
             similarity = torch.maximum(similarity, cosine)
     return picks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best
+from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best, row
 from .selection import finite_scores, unit_keys
 
 
@@ -43,10 +43,10 @@ def select_suppress(
             pick = first_best(classes, score)
             picks[step] = pick
             classes = classes.index_fill(0, pick, PICKED)
-            cosine = torch.ones_like(score) if z is None else (z @ z[pick]).clamp(-1, 1)
+            cosine = torch.ones_like(score) if z is None else (z @ row(z, pick)).clamp(-1, 1)
             distance2 = torch.zeros_like(score)
             if place is not None:
-                distance2 = (place - place[pick]).square().sum(-1)
+                distance2 = (place - row(place, pick)).square().sum(-1)
             near = distance2 <= radius**2  # False for a position that is NaN
             if rule == "hard":
                 close = near if z is None else near & (cosine > threshold)

@@ -108,7 +108,8 @@ ZOPRUNE_HOST_DEVICE Expansion expand(float a) {
       return expand_logistic(a, b, b, 1.0f, 0.0f, 0.0f);
     }
     case Activation::relu:
-      return {a < 0.0f ? 0.0f : a, a > 0.0f ? 1.0f : 0.0f, 0.0f};
+      // NaN stays: a token that holds it has no score
+      return {a < 0.0f ? 0.0f : a, a > 0.0f ? 1.0f : a <= 0.0f ? 0.0f : a, 0.0f};
     case Activation::identity:
       return {a, 1.0f, 0.0f};
   }
