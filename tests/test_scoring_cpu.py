@@ -66,7 +66,7 @@ def test_native_kernels_are_the_ones_tested():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("step", [0.0, 0.01, 1.0])
+@pytest.mark.parametrize("step", [0.0, 0.01, 0.1, 1.0])
 def test_activations_and_steps(activation, step, dtype):
     check_scores(projector(63, d=33, hidden=65, out=41, dtype=dtype), activation, step)
 
