@@ -8,6 +8,7 @@ transformers = pytest.importorskip(
 )
 
 import zoprune  # noqa: E402
+from zoprune.settings import pruning_of  # noqa: E402
 
 from .hf_models import CASES, make, prompt  # noqa: E402
 
@@ -193,6 +194,21 @@ def test_the_most_sensitive_token_of_each_image_is_kept(case, model):
             assert scores.unique().numel() == 1
         else:
             assert scores[~scores.isnan()].unique().numel() > 1
+
+
+@torch.no_grad()
+def test_scores_are_of_the_right_tokens(case, model):
+    """The described projector, on the rows that are scored, gives the model's own features."""
+    inputs = prompt(case, model, (2,))
+    zoprune.prune(model, 5)
+    settings = pruning_of(model)
+    tokens = settings.family.encode(model, inputs, case.modality)
+    outputs = settings.projector.project(tokens.x)  # [R, D]
+    if tokens.arrange is not None:
+        outputs = tokens.arrange(outputs)
+    newline = outputs.isnan().any(-1)
+    features = torch.cat(list(tokens.features))
+    torch.testing.assert_close(outputs[~newline], features[~newline], atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()

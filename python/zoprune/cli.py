@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import zoprune.demo
+import zoprune.inspect
 
 from .errors import UsageError
 
-COMMANDS: dict[str, ModuleType] = {"demo": zoprune.demo}
+COMMANDS: dict[str, ModuleType] = {"demo": zoprune.demo, "inspect": zoprune.inspect}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

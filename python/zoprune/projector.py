@@ -104,9 +104,9 @@ class Projector:
             return torch.cat([score(chunk, estimator) for chunk in x.split(CHUNK)])
 
     def project(self, x: Tensor) -> Tensor:
-        """The projector's outputs: x [T, d] before the norm -> [T, D]."""
+        """The projector's outputs: x [..., d] before the norm -> [T, D]."""
         w1, b1 = self._first_layer()
-        a = F.linear(self._normalised(x), w1, b1)
+        a = F.linear(self._normalised(x.reshape(-1, self.width)), w1, b1)
         return a if self.is_linear else self.linear_2(ACTIVATION[self.activation](a))
 
     def _score_closed(self, x: Tensor, estimator: Estimator) -> Tensor:
