@@ -39,6 +39,15 @@ SELECTION: dict[str, list[Any]] = {
     "valid": [FLAGS[0], FLAGS.int(), FLAGS, torch.arange(63).expand(2, 63) < 7],
     "method": ["greedy"],
     "max_similarity": [1.5, -2.0, float("nan")],
+    "quality": [torch.rand(()), torch.rand(2, 63, 1), torch.rand(2, 63).double()],
+    "weights": [torch.rand(2, 62), torch.rand(2, 63).double()],
+    "positions": [torch.rand(2, 63, 4), torch.rand(2, 62, 2), torch.ones(2, 63, 2, dtype=INT32)],
+    "rule": ["mean"],
+    "sigma_space": [0.0, float("inf"), float("nan")],
+    "sigma_similarity": [-1.0, float("inf")],
+    "radius": [0.0, float("nan")],
+    "strength": [-0.5, float("inf")],
+    "threshold": [1.5, float("nan")],
     "cu_tokens": [
         torch.tensor(values, dtype=dtype)
         for values, dtype in [

@@ -58,7 +58,13 @@ class Case:
     def encode(self) -> bytes:
         packed = bool(self.sizes)
         images = len(self.sizes) if packed else self.scores.shape[0]
-        header = [self.multiprocessors, self.shared_kib * 1024, images, self.scores.shape[-1], self.keep]
+        header = [
+            self.multiprocessors,
+            self.shared_kib * 1024,
+            images,
+            self.scores.shape[-1],
+            self.keep,
+        ]
         header += [self.scores.size, self.total_keep]
         header += [1 if self.keys is None else self.keys.shape[-1]]
         header += [DTYPES.index(self.score_dtype), DTYPES.index(self.key_dtype)]
