@@ -44,9 +44,19 @@ def unit(keys: Tensor) -> Tensor:
     return torch.where((length > 0) & length.isfinite(), keys.double() / length, 0.0)
 
 
-def gain_of(rule: dict[str, Any], w: Tensor, r: Tensor, selected: int) -> Tensor:
+def centred(keys: Tensor, valid: Tensor) -> Tensor:
+    """Keys minus the mean of the valid tokens' finite keys."""
+    counted = keys.double().norm(dim=-1).isfinite() & valid
+    total = torch.where(counted[..., None], keys.double(), 0.0).sum(1, keepdim=True)
+    return keys.double() - total / counted.sum(1).clamp_min(1)[:, None, None]
+
+
+def gain_of(rule: dict[str, Any], w: Tensor, r: Tensor) -> Tensor:
     method = rule.get("method", "sads")
-    if selected == 0 or method in ("topk", "random"):
+    if method == "mmr":
+        tradeoff = rule.get("tradeoff", 0.5)
+        return tradeoff * w - (1 - tradeoff) * r
+    if method in ("topk", "random"):
         return w
     return w * (1 - r) if method == "sads" else 1 - r
 
@@ -88,20 +98,32 @@ def replay(
         w = torch.where(scored, scores.double().clamp(-LARGEST, LARGEST), 0.0)
     if rule.get("method") == "random":
         w = philox.uniform(tokens, 0, scores.device).double().expand_as(w)
-    z = torch.zeros(images, tokens, 1).double() if keys is None else unit(keys)
+    if keys is None:
+        keys = torch.zeros(images, tokens, 1)
+    z = unit(centred(keys, left) if rule.get("centre") else keys)
     cosines = (z @ z.mT).clamp(-1, 1)  # [B, N, N]
-    r = torch.full_like(w, -math.inf)
+    r = known = torch.full_like(w, -math.inf)  # `known`: as of the last update of the gains
     kept = torch.zeros_like(left) if must_keep is None else must_keep.clone()
     regret, exact = torch.zeros(images).double(), True
     row, index = torch.arange(images), torch.arange(tokens).expand(images, tokens)
     limit = rule.get("max_similarity", 1.0)
     limit = math.inf if limit >= 1 else float(torch.tensor(limit, dtype=torch.float32))
+    num_kept = kept.sum(1, keepdim=True)
+    seeds = num_kept + max(rule.get("num_seed", 0), 1)  # the picks until here go by weight
+    if rule.get("num_seed", 0) == 0:
+        seeds = torch.where(num_kept > 0, num_kept, seeds)
     for step in range(picks.shape[1]):
         pick = picks[:, step]
         assert bool(left[row, pick].all()), "a token was picked twice, or is not valid"
-        gain = gain_of(rule, w, r, step)
+        update = (step < seeds) | ((step - seeds) % rule.get("picks_per_step", 1) == 0)
+        known = torch.where(update, r, known)
+        gain = torch.where(step < seeds, w, gain_of(rule, w, known))
+        if step == 0 and rule.get("first") == "isolated":
+            others = torch.where((left & scored)[:, None, :], cosines, -1.0)
+            nearest = others.masked_fill(torch.eye(tokens, dtype=torch.bool), -1.0).amax(2)
+            gain = torch.where(num_kept > 0, w, 1 - nearest)
         # what exact arithmetic picks: best class, then highest gain, then lowest index
-        rank = 1 + scored.int() + (scored & (r <= limit)).int()  # NaN, blocked, free
+        rank = 1 + scored.int() + (scored & (known <= limit)).int()  # NaN, blocked, free
         rank = torch.where(left, torch.where(kept, 4, rank), 0)
         top = rank == rank.amax(1, keepdim=True)
         compared = torch.where((rank == 2) | (rank == 3), gain, 0.0)
@@ -109,8 +131,8 @@ def replay(
         best = torch.where(top & (compared == highest), index, tokens).amin(1)
         exact &= bool((pick == best).all())
         # how far the pick is from it, where rounding may have decided the class
-        free = left & scored & (r <= limit - tolerance)
-        blocked = left & scored & (r > limit + tolerance)
+        free = left & scored & (known <= limit - tolerance)
+        blocked = left & scored & (known > limit + tolerance)
         pool = torch.where(free.any(1, keepdim=True), free, blocked)
         missed = torch.where(pool, gain, -math.inf).amax(1) - gain[row, pick]
         wrong = (blocked[row, pick] & free.any(1)) | ~scored[row, pick]

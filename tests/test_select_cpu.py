@@ -15,7 +15,17 @@ pytestmark = pytest.mark.skipif(
     backend.why_not("select", "cpu", "cpu") is not None, reason="needs the native library"
 )
 
-METHODS = ("sads", "maxmin", "topk", "random")
+METHODS = ("sads", "maxmin", "topk", "random", "mmr")
+VARIANTS = (
+    {"method": "mmr", "tradeoff": 0.25},
+    {"method": "mmr", "tradeoff": 1.0, "max_similarity": 0.5},
+    {"method": "maxmin", "first": "isolated"},
+    {"method": "sads", "num_seed": 9},
+    {"method": "maxmin", "num_seed": 1000},
+    {"method": "topk", "first": "isolated", "max_similarity": 0.25},
+    {"method": "sads", "picks_per_step": 4},
+    {"method": "mmr", "picks_per_step": 1000, "num_seed": 2},
+)
 SIZES = ((1, 1), (7, 7), (33, 12), (63, 1), (100, 64), (300, 40), (577, 64))  # tokens, k
 
 
@@ -93,6 +103,32 @@ def test_exact_arithmetic_gives_plain_greedy(method, max_similarity):
         for dtype in DTYPES:
             picks = select(scores, keys.to(dtype), k, *given, **rule, sort=False)
             assert replay(scores, keys, picks, *given, **rule).exact, (tokens, k, dtype)
+
+
+@pytest.mark.parametrize("rule", VARIANTS, ids=str)
+def test_variants(rule):
+    for tokens, k in SIZES:
+        for masked in (False, True):
+            scores, keys = exact_inputs(4, tokens)
+            given = masks(4, tokens, k) if masked else (None, None)
+            picks = select(scores, keys.bfloat16(), k, *given, **rule, sort=False)
+            assert replay(scores, keys, picks, *given, **rule).exact, (tokens, k)
+            keys = random_keys("clusters", 4, tokens, 40)
+            picks = select(scores, keys, k, *given, **rule, sort=False)
+            assert replay(scores, keys, picks, *given, **rule).regret < 1e-5, (tokens, k)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_centred_keys(dtype):
+    for tokens, k in SIZES:
+        keys = (random_keys("mean", 4, tokens, 40) + 5).to(dtype)
+        keys[:, ::9, 3] = float("inf")
+        given = masks(4, tokens, k)
+        scores = random_scores("apart", 4, tokens)
+        for method in ("sads", "maxmin"):
+            rule = {"method": method, "centre": True}
+            picks = select(scores, keys, k, *given, **rule, sort=False)
+            assert replay(scores, keys, picks, *given, **rule).regret < 1e-5, (tokens, k)
 
 
 @pytest.mark.parametrize("method", METHODS)

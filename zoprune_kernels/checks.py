@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,10 +16,30 @@ from torch import Tensor
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "identity")
 DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
-METHODS = ("sads", "maxmin", "topk", "random")
+METHODS = ("sads", "maxmin", "topk", "random", "mmr")
+FIRST_PICKS = ("score", "isolated")
 RULES = ("soft", "exponential", "hard")
 Shape = list[int]
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class SelectRule:
+    """The options of ``select`` that decide the picks, with the operators' defaults."""
+
+    method: str = "sads"
+    max_similarity: float = 1.0
+    tradeoff: float = 0.5
+    first: str = "score"
+    num_seed: int = 0
+    centre: bool = False
+    picks_per_step: int = 1
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether tokens are compared with one another at all."""
+        compared = self.method in ("sads", "maxmin", "mmr") or self.first == "isolated"
+        return compared or self.max_similarity < 1
 
 
 class Checker:
@@ -105,12 +126,21 @@ class Checker:
 
     # -- selection --------------------------------------------------------------------------------
 
-    def selection(self, method: str, max_similarity: float, has_keys: bool) -> None:
-        self.one_of("method", method, METHODS)
-        if not -1 <= max_similarity <= 1:
-            self.fail("max_similarity", "a number in [-1, 1]", _number(max_similarity))
-        if needs_keys(method, max_similarity) and not has_keys:
-            self.fail("keys", f"a tensor (method '{method}' compares tokens)", "None")
+    def selection(self, rule: SelectRule, has_keys: bool) -> None:
+        self.one_of("method", rule.method, METHODS)
+        if not -1 <= rule.max_similarity <= 1:
+            self.fail("max_similarity", "a number in [-1, 1]", _number(rule.max_similarity))
+        if not 0 <= rule.tradeoff <= 1:
+            self.fail("tradeoff", "a number in [0, 1]", _number(rule.tradeoff))
+        self.one_of("first", rule.first, FIRST_PICKS)
+        if rule.num_seed < 0:
+            self.fail("num_seed", "an integer >= 0", rule.num_seed)
+        if rule.num_seed > 0 and rule.first == "isolated":
+            self.fail("num_seed", "0 where first is 'isolated'", rule.num_seed)
+        if rule.picks_per_step < 1:
+            self.fail("picks_per_step", "an integer >= 1", rule.picks_per_step)
+        if rule.needs_keys and not has_keys:
+            self.fail("keys", f"a tensor (method '{rule.method}' compares tokens)", "None")
 
     def scores(self, scores: Tensor, *, packed: bool = False, name: str = "scores") -> None:
         self.float_dtype(name, scores)
@@ -235,11 +265,6 @@ class Checker:
             keep = cu_keep[i + 1] - cu_keep[i]
             if keep > size:
                 self.fail("cu_keep", f"at most {size} kept tokens in image {i}", keep)
-
-
-def needs_keys(method: str, max_similarity: float) -> bool:
-    """Whether a selection compares tokens with one another at all."""
-    return method in ("sads", "maxmin") or max_similarity < 1
 
 
 def _dtype(dtype: torch.dtype) -> str:

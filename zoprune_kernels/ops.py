@@ -7,22 +7,26 @@ inference-only: none has data-dependent output shapes, none synchronises with th
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import contracts, fallback
+from .checks import SelectRule
 from .contracts import tokens as token_contracts
 
-_PRUNE_OPTIONS = """
+_RULE = """str method="sads", float max_similarity=1.0, bool sort=True, float tradeoff=0.5,
+    str first="score", int num_seed=0, bool centre=False, int picks_per_step=1"""
+_PRUNE_OPTIONS = f"""
     Tensor? directions=None, Tensor? metric=None, Tensor? keys=None,
     Tensor? must_keep=None, Tensor? valid=None, *,
     int num_directions=64, float step=0.01, str distribution="sphere", int seed=0,
-    str activation="gelu", str method="sads", float max_similarity=1.0, bool sort=True"""
-_SELECT_OPTIONS = """
+    str activation="gelu", {_RULE}"""
+_SELECT_OPTIONS = f"""
     Tensor? must_keep=None, Tensor? valid=None, *,
-    str method="sads", float max_similarity=1.0, bool sort=True"""
+    {_RULE}"""
 _SUPPRESS_OPTIONS = """
     Tensor? positions=None, Tensor? must_keep=None, Tensor? valid=None, *,
     str rule="soft", float sigma_space=1.5, float sigma_similarity=0.05, float radius=5.0,
@@ -71,6 +75,7 @@ SCHEMAS = {
     "frame_change": "(Tensor x) -> Tensor",
 }
 
+_RULE_NAMES = [field.name for field in dataclasses.fields(SelectRule)]
 _library = torch.library.Library("zoprune", "DEF")
 
 
@@ -114,10 +119,8 @@ def _expected_sensitivity(x, w1, b1, metric, *, activation="gelu"):
     return x.new_empty(shape, dtype=torch.float32)
 
 
-def _select(
-    scores, keys, k, must_keep=None, valid=None, *, method="sads", max_similarity=1.0, sort=True
-):
-    shape = contracts.select(scores, keys, k, must_keep, valid, method, max_similarity)
+def _select(scores, keys, k, must_keep=None, valid=None, *, sort=True, **rule):
+    shape = contracts.select(scores, keys, k, must_keep, valid, SelectRule(**rule))
     return scores.new_empty(shape, dtype=torch.int64)
 
 
@@ -130,13 +133,11 @@ def _select_varlen(
     must_keep=None,
     valid=None,
     *,
-    method="sads",
-    max_similarity=1.0,
     sort=True,
+    **rule,
 ):
-    shape = contracts.select_varlen(
-        scores, keys, cu_tokens, cu_keep, total_keep, must_keep, valid, method, max_similarity
-    )
+    packing = (cu_tokens, cu_keep, total_keep)
+    shape = contracts.select_varlen(scores, keys, *packing, must_keep, valid, SelectRule(**rule))
     return scores.new_empty(shape, dtype=torch.int64)
 
 
@@ -227,8 +228,7 @@ def _pruned(op: str, contract: Any, arguments: tuple, options: dict) -> tuple[Te
         options.get("step", 0.01),
         options.get("distribution", "sphere"),
         options.get("activation", "gelu"),
-        options.get("method", "sads"),
-        options.get("max_similarity", 1.0),
+        SelectRule(**{name: options[name] for name in _RULE_NAMES if name in options}),
     )
     return (
         x.new_empty(tokens),

@@ -11,7 +11,7 @@
 namespace zoprune {
 namespace {
 
-const std::vector<std::string> kMethods = {"sads", "maxmin", "topk", "random"};
+const std::vector<std::string> kMethods = {"sads", "maxmin", "topk", "random", "mmr"};
 
 }  // namespace
 
@@ -64,6 +64,11 @@ SelectRule select_rule(const SelectOptions& options, const std::optional<Tensor>
   SelectRule rule{};
   rule.method = method_of(options);
   rule.max_similarity = static_cast<float>(options.max_similarity);
+  rule.tradeoff = static_cast<float>(options.tradeoff);
+  rule.isolated_first = options.first == "isolated";
+  rule.num_seed = options.num_seed;
+  rule.centre = options.centre;
+  rule.picks_per_step = options.picks_per_step;
   rule.sort = options.sort;
   rule.seed = static_cast<uint64_t>(options.seed);
   if (keys) rule.keys = key_layout(*keys);
@@ -137,6 +142,14 @@ void check_selection(const Checker& check, const SelectOptions& options, bool ha
   check.one_of("method", options.method, kMethods);
   check.require(options.max_similarity >= -1 && options.max_similarity <= 1, "max_similarity",
                 "a number in [-1, 1]", options.max_similarity);
+  check.require(options.tradeoff >= 0 && options.tradeoff <= 1, "tradeoff", "a number in [0, 1]",
+                options.tradeoff);
+  check.one_of("first", options.first, {"score", "isolated"});
+  check.require(options.num_seed >= 0, "num_seed", "an integer >= 0", options.num_seed);
+  check.require(options.num_seed == 0 || options.first == "score", "num_seed",
+                "0 where first is 'isolated'", options.num_seed);
+  check.require(options.picks_per_step >= 1, "picks_per_step", "an integer >= 1",
+                options.picks_per_step);
   check.require(has_keys || !options.needs_keys(), "keys",
                 concat("a tensor (method '", options.method, "' compares tokens)"), "None");
 }
@@ -273,9 +286,11 @@ namespace {
 
 Tensor select_cpu(Tensor scores, std::optional<Tensor> keys, int64_t k,
                   std::optional<Tensor> must_keep, std::optional<Tensor> valid, std::string method,
-                  double max_similarity, bool sort) {
+                  double max_similarity, bool sort, double tradeoff, std::string first,
+                  int64_t num_seed, bool centre, int64_t picks_per_step) {
   const Checker check("select");
-  const SelectOptions options{method, max_similarity, sort};
+  const SelectOptions options{method,   max_similarity, sort,          0, tradeoff, first,
+                              num_seed, centre,         picks_per_step};
   check_select(check, scores, keys, k, must_keep, valid, options);
   check_mask_values(check, segments_of(scores, k), must_keep, valid);
   return select_images(scores, keys, k, must_keep, valid, options);
@@ -284,9 +299,11 @@ Tensor select_cpu(Tensor scores, std::optional<Tensor> keys, int64_t k,
 Tensor select_varlen_cpu(Tensor scores, std::optional<Tensor> keys, Tensor cu_tokens,
                          Tensor cu_keep, int64_t total_keep, std::optional<Tensor> must_keep,
                          std::optional<Tensor> valid, std::string method, double max_similarity,
-                         bool sort) {
+                         bool sort, double tradeoff, std::string first, int64_t num_seed,
+                         bool centre, int64_t picks_per_step) {
   const Checker check("select_varlen");
-  const SelectOptions options{method, max_similarity, sort};
+  const SelectOptions options{method,   max_similarity, sort,          0, tradeoff, first,
+                              num_seed, centre,         picks_per_step};
   check_select_varlen(check, scores, keys, cu_tokens, cu_keep, total_keep, must_keep, valid,
                       options);
   const std::vector<Segment> segments =

@@ -18,9 +18,17 @@ struct SelectOptions {
   double max_similarity = 1.0;
   bool sort = true;
   int64_t seed = 0;
+  double tradeoff = 0.5;
+  std::string first = "score";
+  int64_t num_seed = 0;
+  bool centre = false;
+  int64_t picks_per_step = 1;
 
   // Whether tokens are compared with one another at all.
-  bool needs_keys() const { return method == "sads" || method == "maxmin" || max_similarity < 1; }
+  bool needs_keys() const {
+    return method == "sads" || method == "maxmin" || method == "mmr" || max_similarity < 1 ||
+           first == "isolated";
+  }
 };
 
 std::vector<Size> shape_of(const Tensor& tensor);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/isa.h"
+#include "cpu/parallel.h"
 #include "cpu/similarity.h"
 
 namespace zoprune::ZOPRUNE_ISA {
@@ -27,27 +28,47 @@ class Keys {
         scale_(tokens),
         inv_norm_(tokens) {}
 
-  int64_t row_bytes() const { return dim_ * key_bytes(type_); }
+  // From here on, each key counts minus the mean of the valid tokens' finite keys.
+  void centre(const bool* valid, ParallelFor parallel_for) {
+    const int64_t tokens = scale_.size();
+    std::vector<char> counted(tokens);
+    for_each_part(parallel_for, tokens, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        counted[i] = (!valid || valid[i]) && std::isfinite(norm(type_, key(i), dim_));
+    });
+    mean_.assign(dim_, 0.0);
+    constexpr int64_t kColumns = 256;  // of one task: every element is summed in the tokens' order
+    for_each_part(parallel_for, (dim_ + kColumns - 1) / kColumns, [&](int64_t begin, int64_t end) {
+      const int64_t first = begin * kColumns, last = std::min(end * kColumns, dim_);
+      for (int64_t i = 0; i < tokens; ++i)
+        if (counted[i])
+          add_row(type_, key(i) + first * key_bytes(type_), last - first, &mean_[first]);
+    });
+    const auto count = std::count(counted.begin(), counted.end(), 1);
+    for (double& value : mean_) value /= std::max<int64_t>(count, 1);
+  }
+
+  int64_t row_bytes() const { return dim_ * key_bytes(row_type()); }
   float inv_norm(int64_t token) const { return inv_norm_[token]; }
 
-  // The token's key in place, or a copy in `space` [row_bytes] scaled by a power of two where its
-  // norm is not fit for fp32. Measures the norm at the first call.
+  // The token's key in place, or a copy in `space` [row_bytes]: centred where keys are, and scaled
+  // by a power of two where its norm is not fit for fp32. Measures the norm at the first call.
   const void* row(int64_t token, char* space) {
-    const void* key = data_ + token * stride_;
-    if (scale_[token] == 0) measure(token, key);
-    if (scale_[token] == 1) return key;
-    scale_row(type_, key, scale_[token], dim_, space);
+    measure(token);
+    if (!mean_.empty()) {
+      centre_row(type_, key(token), mean_.data(), scale_[token], dim_,
+                 reinterpret_cast<float*>(space));
+      return space;
+    }
+    if (scale_[token] == 1) return key(token);
+    scale_row(type_, key(token), scale_[token], dim_, space);
     return space;
   }
 
-  void dots(const void* const* rows, int64_t num_rows, const void* const* cols, int64_t num_cols,
-            float* out, int64_t out_stride) const {
-    dot_products(type_, rows, num_rows, cols, num_cols, dim_, out, out_stride);
-  }
-
- private:
-  void measure(int64_t token, const void* key) {
-    const double length = norm(type_, key, dim_);
+  void measure(int64_t token) {
+    if (scale_[token] != 0) return;
+    const double length = mean_.empty() ? norm(type_, key(token), dim_)
+                                        : centred_norm(type_, key(token), mean_.data(), dim_);
     scale_[token] = 1;
     if (!(length > 0) || !std::isfinite(length)) return;  // a zero key: inv_norm stays 0
     if (length < kSmallestNorm || length > kLargestNorm)
@@ -55,9 +76,19 @@ class Keys {
     inv_norm_[token] = static_cast<float>(1 / (length * scale_[token]));
   }
 
+  void dots(const void* const* rows, int64_t num_rows, const void* const* cols, int64_t num_cols,
+            float* out, int64_t out_stride) const {
+    dot_products(row_type(), rows, num_rows, cols, num_cols, dim_, out, out_stride);
+  }
+
+ private:
+  const char* key(int64_t token) const { return data_ + token * stride_; }
+  KeyType row_type() const { return mean_.empty() ? type_ : KeyType::float32; }
+
   KeyType type_;
   int64_t dim_, stride_;
   const char* data_;
+  std::vector<double> mean_;   // [dim] where keys are centred
   std::vector<double> scale_;  // 0 until measured
   std::vector<float> inv_norm_;
 };

@@ -4,7 +4,7 @@
 #include <cfloat>
 #include <functional>
 #include <memory>
-#include <utility>
+#include <numeric>
 #include <vector>
 
 #include "cpu/keys.h"
@@ -20,12 +20,18 @@ class Selection {
       : rule_(rule),
         image_(image),
         parallel_for_(parallel_for),
-        keys_(rule.keys, image.keys, rule.compares() ? image.tokens : 0) {}
+        keys_(rule.keys, image.keys, rule.compares() ? image.tokens : 0) {
+    if (rule.centre && rule.compares()) keys_.centre(image.valid, parallel_for);
+  }
 
   void run() {
     std::vector<int64_t> unknown = collect();
-    if (picks_.empty()) grow(Method::topk, 1);  // nothing is selected yet: by weight
-    grow(rule_.method, image_.keep);
+    const int64_t by_weight = std::max<int64_t>(rule_.num_seed, picks_.empty() ? 1 : 0);
+    if (rule_.isolated_first && picks_.empty())
+      pick_most_isolated();
+    else
+      grow(Method::topk, num_picks() + std::min(by_weight, image_.keep - num_picks()), 1);
+    grow(rule_.method, image_.keep, rule_.picks_per_step);
     for (size_t i = 0; num_picks() < image_.keep; ++i) picks_.push_back(unknown[i]);
     if (rule_.sort) std::sort(picks_.begin(), picks_.end());
     for (int64_t i = 0; i < image_.keep; ++i) image_.indices[i] = image_.first_index + picks_[i];
@@ -72,7 +78,7 @@ class Selection {
     const float similarity = similarity_[token];
     const bool blocked = rule_.max_similarity < 1 && similarity > rule_.max_similarity;
     return pack_rank(blocked ? Candidate::blocked : Candidate::free,
-                     selection_gain(method_, weight_[token], similarity), token);
+                     selection_gain(method_, rule_.tradeoff, weight_[token], similarity), token);
   }
 
   void pick(int64_t token) {
@@ -83,8 +89,9 @@ class Selection {
     if (pick_rows_.back() == space.get()) copies_.push_back(std::move(space));
   }
 
-  // Picks by the method's gain until there are `until` picks or the pool is empty.
-  void grow(Method method, int64_t until) {
+  // Picks by the method's gain until there are `until` picks or the pool is empty; gains change
+  // only after every `step` picks.
+  void grow(Method method, int64_t until, int64_t step) {
     method_ = method;
     const bool compares = compares_tokens(method) || rule_.max_similarity < 1;
     // A token that was not compared with every pick yet has too low a similarity, hence too high a
@@ -94,7 +101,8 @@ class Selection {
     while (num_picks() < until && !pool_.empty()) {
       const int64_t missing = until - num_picks();
       const int64_t wanted =
-          compares ? std::min(std::max(2 * missing, kMinBlock), kMaxBlock) : missing;
+          compares ? std::max(std::min(std::max(2 * missing, kMinBlock), kMaxBlock), step)
+                   : missing;
       const int64_t count = std::min<int64_t>(wanted, pool_.size());
       uint64_t bound = 0;  // no token outside the block ranks higher
       if (count < static_cast<int64_t>(pool_.size())) {
@@ -108,8 +116,13 @@ class Selection {
       const auto block_end = pool_.begin() + count;
       std::sort(pool_.begin(), block_end, std::greater<>());
       const auto live_end = std::lower_bound(pool_.begin(), block_end, bound, std::greater<>());
-      if (compares) compare_with_each_other(live_end - pool_.begin());
-      pick_among(live_end - pool_.begin(), bound, until, compares);
+      if (compares) {
+        compare_with_each_other(live_end - pool_.begin());
+        pick_among(live_end - pool_.begin(), bound, until, step);
+      } else {
+        std::for_each(pool_.begin(), block_end, [&](uint64_t rank) { pick(rank_index(rank)); });
+        pool_.erase(pool_.begin(), block_end);
+      }
     }
   }
 
@@ -193,27 +206,75 @@ class Selection {
   }
 
   // Plain greedy among the pool's first `count` tokens, as long as none outside can rank higher.
-  void pick_among(int64_t count, uint64_t bound, int64_t until, bool compares) {
-    const auto end = pool_.begin() + count;
-    while (num_picks() < until) {
-      const auto best = std::max_element(pool_.begin(), end);
-      if (best == end || *best <= bound) break;
-      const int64_t position = best - pool_.begin();
-      pick(rank_index(*best));
-      *best = 0;
-      if (!compares) continue;
-      const float* const cosine_to_pick = &cosines_[position * count];
-      for (int64_t i = 0; i < count; ++i) {
-        if (pool_[i] == 0) continue;
-        const int64_t token = rank_index(pool_[i]);
-        raise_similarity(token, cosine_to_pick[i]);
-        pool_[i] = rank_of(token);
+  void pick_among(int64_t count, uint64_t bound, int64_t until, int64_t step) {
+    std::vector<int64_t> order(count);  // positions in the block
+    std::iota(order.begin(), order.end(), 0);
+    while (num_picks() < until && !order.empty()) {
+      const int64_t wanted = std::min(step, until - num_picks());
+      const int64_t taken = std::min<int64_t>(wanted, order.size());
+      std::partial_sort(order.begin(), order.begin() + taken, order.end(),
+                        [&](int64_t a, int64_t b) { return pool_[a] > pool_[b]; });
+      // A step is taken as a whole: all of its picks must precede what is outside.
+      if (pool_[order[taken - 1]] <= bound || (taken < wanted && bound > 0)) break;
+      for (int64_t i = 0; i < taken; ++i) pick(rank_index(pool_[order[i]]));
+      for (int64_t i = 0; i < taken; ++i) {
+        const float* const cosines = &cosines_[order[i] * count];
+        for (int64_t j = taken; j < static_cast<int64_t>(order.size()); ++j)
+          raise_similarity(rank_index(pool_[order[j]]), cosines[order[j]]);
+        pool_[order[i]] = 0;
       }
+      order.erase(order.begin(), order.begin() + taken);
+      for (int64_t i : order) pool_[i] = rank_of(rank_index(pool_[i]));
     }
-    if (compares)
-      for (int64_t i = 0; i < count; ++i)
-        if (pool_[i] != 0) seen_[rank_index(pool_[i])] = num_picks();
+    for (int64_t i : order) seen_[rank_index(pool_[i])] = num_picks();
+    const auto end = pool_.begin() + count;
     pool_.erase(std::remove(pool_.begin(), end, uint64_t{0}), end);
+  }
+
+  // The candidate whose nearest neighbor among the candidates is farthest.
+  void pick_most_isolated() {
+    const int64_t count = pool_.size();
+    if (count == 0) return;
+    std::vector<int64_t> tokens(count);
+    for (int64_t i = 0; i < count; ++i) tokens[i] = rank_index(pool_[i]);
+    for_each_part(parallel_for_, count, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) keys_.measure(tokens[i]);
+    });
+    std::vector<uint64_t> ranks(count);
+    for_each_part(parallel_for_, num_blocks(count), [&](int64_t begin, int64_t end) {
+      for (int64_t block = begin; block < end; ++block)
+        rank_by_isolation(tokens, block * kRowBlock, ranks);
+    });
+    const auto best = std::max_element(ranks.begin(), ranks.end());
+    pick(rank_index(*best));
+    pool_.erase(pool_.begin() + (best - ranks.begin()));
+  }
+
+  void rank_by_isolation(const std::vector<int64_t>& tokens, int64_t first,
+                         std::vector<uint64_t>& ranks) {
+    const int64_t count = tokens.size(), num_rows = std::min(kRowBlock, count - first);
+    const std::unique_ptr<char[]> space(new char[2 * kRowBlock * keys_.row_bytes()]);
+    const void *rows[kRowBlock], *cols[kRowBlock];
+    float dots[kRowBlock * kRowBlock], nearest[kRowBlock];
+    for (int64_t r = 0; r < num_rows; ++r) {
+      rows[r] = keys_.row(tokens[first + r], space.get() + r * keys_.row_bytes());
+      nearest[r] = -1.0f;
+    }
+    for (int64_t col = 0; col < count; col += kRowBlock) {
+      const int64_t num_cols = std::min(kRowBlock, count - col);
+      for (int64_t c = 0; c < num_cols; ++c)
+        cols[c] = keys_.row(tokens[col + c], space.get() + (kRowBlock + c) * keys_.row_bytes());
+      keys_.dots(rows, num_rows, cols, num_cols, dots, kRowBlock);
+      for (int64_t r = 0; r < num_rows; ++r)
+        for (int64_t c = 0; c < num_cols; ++c) {
+          if (first + r == col + c) continue;
+          const float inv_norms =
+              keys_.inv_norm(tokens[first + r]) * keys_.inv_norm(tokens[col + c]);
+          nearest[r] = std::max(nearest[r], cosine(dots[r * kRowBlock + c], inv_norms));
+        }
+    }
+    for (int64_t r = 0; r < num_rows; ++r)
+      ranks[first + r] = pack_rank(Candidate::free, 1.0f - nearest[r], tokens[first + r]);
   }
 
   void raise_similarity(int64_t token, float value) {

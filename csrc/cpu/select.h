@@ -12,12 +12,17 @@ namespace zoprune {
 // How to select, the same for all images of a call.
 struct SelectRule {
   Method method;
-  float max_similarity;  // 1: no constraint
-  bool sort;             // ascending indices instead of pick order
+  float max_similarity;    // 1: no constraint
+  float tradeoff;          // of mmr
+  bool isolated_first;     // the first pick is the token whose nearest neighbor is farthest
+  int64_t num_seed;        // picks by weight only, before those by gain
+  bool centre;             // keys minus their mean over the valid tokens
+  int64_t picks_per_step;  // picks between updates of the gains
+  bool sort;               // ascending indices instead of pick order
   uint64_t seed;
   KeyLayout keys;
 
-  bool compares() const { return compares_tokens(method) || max_similarity < 1; }
+  bool compares() const { return compares_tokens(method) || max_similarity < 1 || isolated_first; }
 };
 
 // One image. Pointers may be null where their argument was not given or the rule needs no keys.

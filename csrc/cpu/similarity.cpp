@@ -80,6 +80,19 @@ void scale_values(const BFloat16* row, double scale, int64_t dim, BFloat16* out)
   for (int64_t i = 0; i < dim; ++i) store(static_cast<float>(load(row[i]) * scale), out[i]);
 }
 
+// Calls f(i, element i) in fp64.
+template <typename T, typename F>
+void for_each_element(const T* row, int64_t dim, const F& f) {
+  int64_t i = 0;
+  for (; i + kLanes <= dim; i += kLanes) {
+    const Lanes values = load_lanes(row + i);
+    for (int j = 0; j < kLanes; ++j) f(i + j, static_cast<double>(values[j]));
+  }
+  if (i == dim) return;
+  const Lanes values = load_lanes(Tail<T, kLanes>(row + i, dim - i).values);
+  for (int j = 0; i + j < dim; ++j) f(i + j, static_cast<double>(values[j]));
+}
+
 // Calls f with the row type that a KeyType stands for.
 template <typename F>
 auto with_type(KeyType type, const F& f) {
@@ -109,11 +122,37 @@ double norm(KeyType type, const void* row, int64_t dim) {
       with_type(type, [&](auto element) { return squared_norm(as<decltype(element)>(row), dim); }));
 }
 
+double centred_norm(KeyType type, const void* row, const double* mean, int64_t dim) {
+  double sum = 0;
+  with_type(type, [&](auto element) {
+    for_each_element(as<decltype(element)>(row), dim, [&](int64_t i, double value) {
+      sum += (value - mean[i]) * (value - mean[i]);
+    });
+  });
+  return std::sqrt(sum);
+}
+
 void scale_row(KeyType type, const void* row, double scale, int64_t dim, void* out) {
   if (type == KeyType::float32)
     scale_values(as<float>(row), scale, dim, static_cast<float*>(out));
   else
     scale_values(as<BFloat16>(row), scale, dim, static_cast<BFloat16*>(out));
+}
+
+void centre_row(KeyType type, const void* row, const double* mean, double scale, int64_t dim,
+                float* out) {
+  with_type(type, [&](auto element) {
+    for_each_element(as<decltype(element)>(row), dim, [&](int64_t i, double value) {
+      out[i] = static_cast<float>((value - mean[i]) * scale);
+    });
+  });
+}
+
+void add_row(KeyType type, const void* row, int64_t dim, double* sum) {
+  with_type(type, [&](auto element) {
+    for_each_element(as<decltype(element)>(row), dim,
+                     [&](int64_t i, double value) { sum[i] += value; });
+  });
 }
 
 }  // namespace zoprune::ZOPRUNE_ISA

@@ -32,7 +32,17 @@ ZOPRUNE_PER_ISA(
     // The Euclidean norm, accumulated in fp64: it neither overflows nor underflows.
     double norm(KeyType type, const void* row, int64_t dim);
 
+    // The norm of row - mean.
+    double centred_norm(KeyType type, const void* row, const double* mean, int64_t dim);
+
     // out = row * scale, where scale is a power of two.
-    void scale_row(KeyType type, const void* row, double scale, int64_t dim, void* out);)
+    void scale_row(KeyType type, const void* row, double scale, int64_t dim, void* out);
+
+    // out = (row - mean) * scale in fp32.
+    void centre_row(KeyType type, const void* row, const double* mean, double scale, int64_t dim,
+                    float* out);
+
+    // sum += row.
+    void add_row(KeyType type, const void* row, int64_t dim, double* sum);)
 
 }  // namespace zoprune

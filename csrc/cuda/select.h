@@ -32,6 +32,7 @@ struct SelectArguments {
   int64_t total_keep = 0;
   Method method = Method::sads;
   float max_similarity = 1.0f;
+  float tradeoff = 0.5f;
   bool sort = true;
   uint64_t seed = 0;
   int64_t* indices = nullptr;  // [total_keep]; positions in the image, or in the packed array

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checks import DISTRIBUTIONS, Checker, Shape
+from ..checks import DISTRIBUTIONS, Checker, SelectRule, Shape
 
 
 def _pruning(
@@ -26,8 +26,7 @@ def _pruning(
     step: float,
     distribution: str,
     activation: str,
-    method: str,
-    max_similarity: float,
+    rule: SelectRule,
 ) -> Checker:
     """The arguments that every ``*_and_select`` operator has in common."""
     check = Checker(op)
@@ -48,7 +47,7 @@ def _pruning(
     check.one_of("distribution", distribution, DISTRIBUTIONS)
     check.activation(activation)
     # Keys default to the projector's outputs, so a selection always has them.
-    check.selection(method, max_similarity, True)
+    check.selection(rule, True)
     return check
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import Checker, Shape
+from ..checks import Checker, SelectRule, Shape
 
 
 def select(
@@ -14,15 +14,14 @@ def select(
     k: int,
     must_keep: Tensor | None,
     valid: Tensor | None,
-    method: str,
-    max_similarity: float,
+    rule: SelectRule,
 ) -> Shape:
     check = Checker("select")
     check.scores(scores)
     if keys is not None:
         check.keys(keys, scores.shape, scores, "scores")
     check.masks(must_keep, valid, scores.shape, scores, "scores")
-    check.selection(method, max_similarity, keys is not None)
+    check.selection(rule, keys is not None)
     check.k(k, scores.shape[-1])
     return [*scores.shape[:-1], k]
 
@@ -35,15 +34,14 @@ def select_varlen(
     total_keep: int,
     must_keep: Tensor | None,
     valid: Tensor | None,
-    method: str,
-    max_similarity: float,
+    rule: SelectRule,
 ) -> Shape:
     check = Checker("select_varlen")
     check.scores(scores, packed=True)
     if keys is not None:
         check.keys(keys, scores.shape, scores, "scores")
     check.masks(must_keep, valid, scores.shape, scores, "scores")
-    check.selection(method, max_similarity, keys is not None)
+    check.selection(rule, keys is not None)
     check.segments(cu_tokens, cu_keep, total_keep, scores, "scores")
     return [total_keep]
 

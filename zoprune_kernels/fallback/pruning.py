@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import contracts, philox, reference
-from ..checks import needs_keys
+from ..checks import SelectRule
 from .scoring import per_image, warn_if_linear
 from .selection import check_segment_masks, segments, select_segments
 
@@ -35,6 +35,11 @@ def score_and_select(
     method: str = "sads",
     max_similarity: float = 1.0,
     sort: bool = True,
+    tradeoff: float = 0.5,
+    first: str = "score",
+    num_seed: int = 0,
+    centre: bool = False,
+    picks_per_step: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Score every token and keep k of each image, in one call.
 
@@ -67,32 +72,23 @@ def _score_and_select(
     distribution: str = "sphere",
     seed: int = 0,
     activation: str = "gelu",
-    method: str = "sads",
-    max_similarity: float = 1.0,
     sort: bool = True,
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
     projector = (x, w1, b1, w2, b2)
     sampling = (num_directions, step, distribution)
-    rule = (method, max_similarity)
+    rule = SelectRule(**options)
     contracts.score_and_select(
-        op, *projector, k, directions, metric, keys, must_keep, valid, *sampling, activation, *rule
+        op, *projector, k, directions, metric, keys, must_keep, valid, *sampling, activation, rule
     )
     contracts.check_values(op, k, must_keep, valid, x.device)
     warn_if_linear(activation)
     score = _scorer(w1, b1, w2, directions, metric, *sampling, seed, activation)
     scores = per_image(score, x)
-    if keys is None and needs_keys(*rule):
+    if keys is None and rule.needs_keys:
         keys = project(*projector, activation)
     indices = reference.select(
-        scores,
-        keys,
-        k,
-        must_keep,
-        valid,
-        method=method,
-        max_similarity=max_similarity,
-        sort=sort,
-        seed=seed,
+        scores, keys, k, must_keep, valid, sort=sort, seed=seed, **vars(rule)
     )
     return indices, scores
 
@@ -154,6 +150,11 @@ def score_and_select_varlen(
     method: str = "sads",
     max_similarity: float = 1.0,
     sort: bool = True,
+    tradeoff: float = 0.5,
+    first: str = "score",
+    num_seed: int = 0,
+    centre: bool = False,
+    picks_per_step: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """:func:`score_and_select` for packed images; packing as in :func:`select_varlen`.
 
@@ -184,17 +185,16 @@ def _score_and_select_varlen(
     distribution: str = "sphere",
     seed: int = 0,
     activation: str = "gelu",
-    method: str = "sads",
-    max_similarity: float = 1.0,
     sort: bool = True,
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
     projector = (x, w1, b1, w2, b2)
     sampling = (num_directions, step, distribution)
-    rule = (method, max_similarity)
+    rule = SelectRule(**options)
     packing = (cu_tokens, cu_keep, total_keep)
     masks = (must_keep, valid)
     contracts.score_and_select_varlen(
-        op, *projector, *packing, directions, metric, keys, *masks, *sampling, activation, *rule
+        op, *projector, *packing, directions, metric, keys, *masks, *sampling, activation, rule
     )
     images = segments(op, x, *packing)
     check_segment_masks(op, images, *masks)
@@ -202,9 +202,9 @@ def _score_and_select_varlen(
     score = _scorer(w1, b1, w2, directions, metric, *sampling, seed, activation)
     tokens = [x[start:end] for start, end, _ in images if end > start]
     scores = torch.cat([score(image) for image in tokens])
-    if keys is None and needs_keys(*rule):
+    if keys is None and rule.needs_keys:
         keys = torch.cat([project(image, w1, b1, w2, b2, activation) for image in tokens])
-    return select_segments(images, scores, keys, *masks, *rule, sort, seed), scores
+    return select_segments(images, scores, keys, *masks, rule, sort, seed), scores
 
 
 def project_and_select_varlen(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import contracts, reference
-from ..checks import Checker
+from ..checks import Checker, SelectRule
 
 
 def select(
@@ -21,6 +21,11 @@ def select(
     method: str = "sads",
     max_similarity: float = 1.0,
     sort: bool = True,
+    tradeoff: float = 0.5,
+    first: str = "score",
+    num_seed: int = 0,
+    centre: bool = False,
+    picks_per_step: int = 1,
 ) -> Tensor:
     """Pick k tokens of each image greedily; exact, ties to the lowest index.
 
@@ -33,6 +38,7 @@ def select(
     sads      w (1 - r)    sensitivity-aware diversity selection, the paper's
     maxmin    1 - r        starts at the highest score
     topk      the score    with ``max_similarity``: similarity-constrained top-k
+    mmr       see right    t w - (1 - t) r with t the ``tradeoff``
     random    --           a fixed pseudo-random order (seed 0)
     ========  ===========  =========================================================
 
@@ -47,15 +53,20 @@ def select(
             is picked only when no other is left.
         sort: ascending positions; False returns pick order, any prefix of which is the selection
             for a smaller k.
+        tradeoff: in [0, 1], of method mmr.
+        first: how to pick where nothing is selected yet: "score" takes the highest, "isolated" the
+            token whose nearest neighbour is farthest (DivPrune).
+        num_seed: this many picks go by w alone, before those by gain (ZSPAPrune).
+        centre: compare keys minus their mean over the valid tokens (Cen-Prune).
+        picks_per_step: approximate where > 1: gains change only after this many picks (IDPruner).
 
     Returns:
         int64 indices [..., k].
     """
-    contracts.select(scores, keys, k, must_keep, valid, method, max_similarity)
+    rule = SelectRule(method, max_similarity, tradeoff, first, num_seed, centre, picks_per_step)
+    contracts.select(scores, keys, k, must_keep, valid, rule)
     contracts.check_values("select", k, must_keep, valid, scores.device)
-    return reference.select(
-        scores, keys, k, must_keep, valid, method=method, max_similarity=max_similarity, sort=sort
-    )
+    return reference.select(scores, keys, k, must_keep, valid, sort=sort, **vars(rule))
 
 
 def select_varlen(
@@ -70,6 +81,11 @@ def select_varlen(
     method: str = "sads",
     max_similarity: float = 1.0,
     sort: bool = True,
+    tradeoff: float = 0.5,
+    first: str = "score",
+    num_seed: int = 0,
+    centre: bool = False,
+    picks_per_step: int = 1,
 ) -> Tensor:
     """:func:`select` for images of different sizes, packed one after the other.
 
@@ -81,19 +97,16 @@ def select_varlen(
         total_keep: cu_keep[B], given by the caller so that the output's shape is known.
         must_keep: bool [T].
         valid: bool [T].
-        method, max_similarity, sort: as in :func:`select`.
+        method, max_similarity, sort and the others: as in :func:`select`.
 
     Returns:
         int64 positions [total_keep] in the packed array, image after image.
     """
-    contracts.select_varlen(
-        scores, keys, cu_tokens, cu_keep, total_keep, must_keep, valid, method, max_similarity
-    )
+    rule = SelectRule(method, max_similarity, tradeoff, first, num_seed, centre, picks_per_step)
+    contracts.select_varlen(scores, keys, cu_tokens, cu_keep, total_keep, must_keep, valid, rule)
     images = segments("select_varlen", scores, cu_tokens, cu_keep, total_keep)
     check_segment_masks("select_varlen", images, must_keep, valid)
-    return select_segments(
-        images, scores, keys, must_keep, valid, method, max_similarity, sort, seed=0
-    )
+    return select_segments(images, scores, keys, must_keep, valid, rule, sort, seed=0)
 
 
 # -- packed images --------------------------------------------------------------------------------
@@ -126,8 +139,7 @@ def select_segments(
     keys: Tensor | None,
     must_keep: Tensor | None,
     valid: Tensor | None,
-    method: str,
-    max_similarity: float,
+    rule: SelectRule,
     sort: bool,
     seed: int,
 ) -> Tensor:
@@ -141,15 +153,7 @@ def select_segments(
         valid: Tensor | None,
     ) -> Tensor:
         return reference.select(
-            scores,
-            keys,
-            keep,
-            must_keep,
-            valid,
-            method=method,
-            max_similarity=max_similarity,
-            sort=sort,
-            seed=seed,
+            scores, keys, keep, must_keep, valid, sort=sort, seed=seed, **vars(rule)
         )
 
     return by_segment(images, select_image, scores, keys, must_keep, valid)

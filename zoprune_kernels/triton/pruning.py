@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import backend, contracts, reference
-from ..checks import needs_keys
+from ..checks import SelectRule
 from ..fallback.scoring import warn_if_linear
 from ..fallback.selection import segments, select_segments
 from . import scoring
@@ -74,28 +74,26 @@ def _score_and_select(
     distribution: str = "sphere",
     seed: int = 0,
     activation: str = "gelu",
-    method: str = "sads",
-    max_similarity: float = 1.0,
     sort: bool = True,
+    **options: Any,
 ) -> Pruned:
     layers = (w1, b1, w2, b2)
     masks = (must_keep, valid)
     sampling = (num_directions, step, distribution)
-    rule = (method, max_similarity)
+    rule = SelectRule(**options)
     contracts.score_and_select(
-        op, x, *layers, k, directions, metric, keys, *masks, *sampling, activation, *rule
+        op, x, *layers, k, directions, metric, keys, *masks, *sampling, activation, rule
     )
     projector = Projector(*layers, activation)
-    wants_keys = keys is None and needs_keys(*rule)
+    wants_keys = keys is None and rule.needs_keys
     flat, z = _score(x.flatten(0, -2), projector, directions, metric, *sampling, seed, wants_keys)
     scores = flat.view(x.shape[:-1])
     if z is not None:
         keys = z.view(*x.shape[:-1], -1)
-    how: dict[str, Any] = {"method": method, "max_similarity": max_similarity, "sort": sort}
-    if _operator_selects(method, seed):
-        indices = torch.ops.zoprune.select(scores, keys, k, *masks, **how)
+    if _operator_selects(rule.method, seed):
+        indices = torch.ops.zoprune.select(scores, keys, k, *masks, sort=sort, **vars(rule))
     else:
-        indices = reference.select(scores, keys, k, *masks, **how, seed=seed)
+        indices = reference.select(scores, keys, k, *masks, sort=sort, seed=seed, **vars(rule))
     return Pruned(indices, scores, z, projector)
 
 
@@ -120,35 +118,28 @@ def _score_and_select_varlen(
     distribution: str = "sphere",
     seed: int = 0,
     activation: str = "gelu",
-    method: str = "sads",
-    max_similarity: float = 1.0,
     sort: bool = True,
+    **options: Any,
 ) -> Pruned:
     layers = (w1, b1, w2, b2)
     packing = (cu_tokens, cu_keep, total_keep)
     masks = (must_keep, valid)
     sampling = (num_directions, step, distribution)
-    rule = (method, max_similarity)
+    rule = SelectRule(**options)
     contracts.score_and_select_varlen(
-        op, x, *layers, *packing, directions, metric, keys, *masks, *sampling, activation, *rule
+        op, x, *layers, *packing, directions, metric, keys, *masks, *sampling, activation, rule
     )
     projector = Projector(*layers, activation)
-    wants_keys = keys is None and needs_keys(*rule)
+    wants_keys = keys is None and rule.needs_keys
     scores, z = _score(x, projector, directions, metric, *sampling, seed, wants_keys)
     keys = z if z is not None else keys
-    if _operator_selects(method, seed):
+    if _operator_selects(rule.method, seed):
         indices = torch.ops.zoprune.select_varlen(
-            scores,
-            keys,
-            *packing,
-            *masks,
-            method=method,
-            max_similarity=max_similarity,
-            sort=sort,
+            scores, keys, *packing, *masks, sort=sort, **vars(rule)
         )
     else:
         images = segments(op, x, *packing)
-        indices = select_segments(images, scores, keys, *masks, *rule, sort, seed)
+        indices = select_segments(images, scores, keys, *masks, rule, sort, seed)
     return Pruned(indices, scores, z, projector)
 
 

@@ -39,12 +39,26 @@ cuda::DType dtype_of(const Tensor& tensor) {
   }
 }
 
+// What the kernel has no code for is refused, not ignored.
+void check_kernel_options(const char* op, const SelectOptions& options) {
+  const auto require_default = [&](bool is_default, const char* argument, const char* value) {
+    if (!is_default)
+      throw std::runtime_error(concat("zoprune::", op, ": ", argument, ": expected ", value,
+                                      " on CUDA (ZOPRUNE_BACKEND=reference takes others)"));
+  };
+  require_default(options.first == "score", "first", "'score'");
+  require_default(options.num_seed == 0, "num_seed", "0");
+  require_default(!options.centre, "centre", "False");
+  require_default(options.picks_per_step == 1, "picks_per_step", "1");
+}
+
 // Fills in what both operators have in common, and runs. Everything is enqueued on the current
 // stream, where the allocator may reuse the workspace as soon as it is given back.
 Tensor run(const char* op, cuda::SelectArguments arguments, const Tensor& scores,
            const std::optional<Tensor>& keys, const std::optional<Tensor>& must_keep,
            const std::optional<Tensor>& valid, const SelectOptions& options,
            const std::vector<int64_t>& shape) {
+  check_kernel_options(op, options);
   const int device = scores.device().index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   // The runtime linked into this library keeps a current device of its own.
@@ -80,6 +94,7 @@ Tensor run(const char* op, cuda::SelectArguments arguments, const Tensor& scores
   }
   arguments.method = method_of(options);
   arguments.max_similarity = static_cast<float>(options.max_similarity);
+  arguments.tradeoff = static_cast<float>(options.tradeoff);
   arguments.sort = options.sort;
   arguments.seed = static_cast<uint64_t>(options.seed);
   const Tensor indices = torch::stable::new_empty(scores, shape, ScalarType::Long);
@@ -97,8 +112,10 @@ Tensor run(const char* op, cuda::SelectArguments arguments, const Tensor& scores
 
 Tensor select_cuda(Tensor scores, std::optional<Tensor> keys, int64_t k,
                    std::optional<Tensor> must_keep, std::optional<Tensor> valid, std::string method,
-                   double max_similarity, bool sort) {
-  const SelectOptions options{method, max_similarity, sort};
+                   double max_similarity, bool sort, double tradeoff, std::string first,
+                   int64_t num_seed, bool centre, int64_t picks_per_step) {
+  const SelectOptions options{method,   max_similarity, sort,          0, tradeoff, first,
+                              num_seed, centre,         picks_per_step};
   check_select(Checker("select"), scores, keys, k, must_keep, valid, options);
   cuda::SelectArguments arguments;
   arguments.tokens = scores.size(-1);
@@ -112,8 +129,10 @@ Tensor select_cuda(Tensor scores, std::optional<Tensor> keys, int64_t k,
 Tensor select_varlen_cuda(Tensor scores, std::optional<Tensor> keys, Tensor cu_tokens,
                           Tensor cu_keep, int64_t total_keep, std::optional<Tensor> must_keep,
                           std::optional<Tensor> valid, std::string method, double max_similarity,
-                          bool sort) {
-  const SelectOptions options{method, max_similarity, sort};
+                          bool sort, double tradeoff, std::string first, int64_t num_seed,
+                          bool centre, int64_t picks_per_step) {
+  const SelectOptions options{method,   max_similarity, sort,          0, tradeoff, first,
+                              num_seed, centre,         picks_per_step};
   check_select_varlen(Checker("select_varlen"), scores, keys, cu_tokens, cu_keep, total_keep,
                       must_keep, valid, options);
   const Tensor token_offsets = torch::stable::contiguous(cu_tokens);

@@ -11,7 +11,7 @@
 
 namespace zoprune {
 
-enum class Method : int { sads, maxmin, topk, random };
+enum class Method : int { sads, maxmin, topk, random, mmr };
 
 // The higher class is always picked first.
 enum class Candidate : uint32_t { picked, invalid, nan, blocked, free, must_keep };
@@ -42,18 +42,21 @@ ZOPRUNE_HOST_DEVICE float random_weight(uint64_t seed, uint32_t index) {
 
 // Whether the gain depends on the similarity to the selected tokens.
 ZOPRUNE_HOST_DEVICE bool compares_tokens(Method method) {
-  return method == Method::sads || method == Method::maxmin;
+  return method == Method::sads || method == Method::maxmin || method == Method::mmr;
 }
 
 // The gain of a token whose largest cosine to the selected tokens is `similarity`, which is below
-// -1 while nothing is selected.
-ZOPRUNE_HOST_DEVICE float selection_gain(Method method, float weight, float similarity) {
+// -1 while nothing is selected. `tradeoff` in [0, 1] is mmr's.
+ZOPRUNE_HOST_DEVICE float selection_gain(Method method, float tradeoff, float weight,
+                                         float similarity) {
   if (similarity < -1.0f) return weight;
   switch (method) {
     case Method::sads:
       return weight * (1.0f - similarity);
     case Method::maxmin:
       return 1.0f - similarity;
+    case Method::mmr:
+      return tradeoff * weight - (1.0f - tradeoff) * similarity;
     default:
       return weight;
   }
