@@ -48,6 +48,10 @@ SELECTION: dict[str, list[Any]] = {
     "radius": [0.0, float("nan")],
     "strength": [-0.5, float("inf")],
     "threshold": [1.5, float("nan")],
+    "tradeoff": [-0.1, 1.5, float("nan")],
+    "first": ["best"],
+    "num_seed": [-1],
+    "picks_per_step": [0],
     "cu_tokens": [
         torch.tensor(values, dtype=dtype)
         for values, dtype in [

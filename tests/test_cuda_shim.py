@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SHIM = ROOT / "tests" / "cuda_shim"
 DTYPES = ("float32", "float16", "bfloat16")
-METHODS = ("sads", "maxmin", "topk", "random")
+METHODS = ("sads", "maxmin", "topk", "random", "mmr")
 MUST_KEEP, FREE, BLOCKED, NAN, INVALID = 5, 4, 3, 2, 1
 FLT_MAX = np.finfo(np.float32).max
 
@@ -49,7 +49,7 @@ class Case:
 
     @property
     def compares(self) -> bool:
-        return self.method in ("sads", "maxmin") or self.max_similarity < 1
+        return self.method in ("sads", "maxmin", "mmr") or self.max_similarity < 1
 
     @property
     def total_keep(self) -> int:
@@ -207,6 +207,8 @@ def plain_greedy(case: Case) -> np.ndarray:
             gain = weight * (1 - nearest)
         if case.method == "maxmin":
             gain = 1 - nearest
+        if case.method == "mmr":
+            gain = (weight - nearest) / 2
     return np.array(picks)
 
 

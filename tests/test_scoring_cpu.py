@@ -180,6 +180,8 @@ def test_pruning_matches_the_fallback():
         {"num_directions": 4, "distribution": "orthogonal", "seed": 5, "method": "maxmin"},
         {"metric": metric, "method": "random", "seed": 11},
         {"metric": metric, "method": "topk", "max_similarity": 0.3},
+        {"metric": metric, "method": "mmr", "tradeoff": 0.3, "num_seed": 2},
+        {"metric": metric, "first": "isolated", "centre": True, "picks_per_step": 3},
     ):
         for op in PRUNING:
             arguments = packed if op.endswith("varlen") else (*p.layers, 9)

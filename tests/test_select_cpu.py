@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 
+from tests.bad_calls import bad_calls
 from tests.cases import DTYPES
 from tests.replay import one_thread, replay
-from zoprune_kernels import backend, reference, select, select_varlen
+from zoprune_kernels import backend, fallback, reference, select, select_varlen
 
 pytestmark = pytest.mark.skipif(
     backend.why_not("select", "cpu", "cpu") is not None, reason="needs the native library"
@@ -252,6 +253,20 @@ def test_similarity_constraint_holds_until_no_token_is_left():
     between = unit[picks] @ unit[picks].T
     assert (between - torch.eye(20)).max() <= 0.9 + 1e-5
     assert len(set(select(scores, keys, 256, method="topk", max_similarity=0.9).tolist())) == 256
+
+
+@pytest.mark.parametrize("op", ["select", "select_varlen"])
+def test_errors_have_the_fallbacks_text(op):
+    refused = 0
+    for _, arguments in bad_calls([op]):
+        try:
+            getattr(fallback, op)(**arguments)
+        except RuntimeError as error:
+            with pytest.raises(RuntimeError) as raised:
+                getattr(torch.ops.zoprune, op)(**arguments)
+            assert str(error) in str(raised.value)
+            refused += 1
+    assert refused >= 20
 
 
 CHECK_ONE_ISA = """

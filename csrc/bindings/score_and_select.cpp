@@ -141,24 +141,27 @@ auto prune_images(Tensor x, Tensor w1, std::optional<Tensor> b1, Tensor w2,
                   std::optional<Tensor> metric, std::optional<Tensor> keys,
                   std::optional<Tensor> must_keep, std::optional<Tensor> valid,
                   int64_t num_directions, double step, std::string distribution, int64_t seed,
-                  std::string activation, std::string method, double max_similarity, bool sort) {
+                  std::string activation, std::string method, double max_similarity, bool sort,
+                  double tradeoff, std::string first, int64_t num_seed, bool centre,
+                  int64_t picks_per_step) {
   const Checker check(with_tokens ? "project_and_select" : "score_and_select");
-  const Request in{x,
-                   w1,
-                   b1,
-                   w2,
-                   b2,
-                   directions,
-                   metric,
-                   keys,
-                   must_keep,
-                   valid,
-                   num_directions,
-                   step,
-                   distribution,
-                   seed,
-                   activation,
-                   {method, max_similarity, sort, seed}};
+  const Request in{
+      x,
+      w1,
+      b1,
+      w2,
+      b2,
+      directions,
+      metric,
+      keys,
+      must_keep,
+      valid,
+      num_directions,
+      step,
+      distribution,
+      seed,
+      activation,
+      {method, max_similarity, sort, seed, tradeoff, first, num_seed, centre, picks_per_step}};
   check_request(check, in, false);
   check_k(check, k, x.size(x.dim() - 2));
   const std::vector<Segment> images = images_of(x, k);
@@ -176,24 +179,26 @@ auto prune_packed(Tensor x, Tensor w1, std::optional<Tensor> b1, Tensor w2,
                   std::optional<Tensor> keys, std::optional<Tensor> must_keep,
                   std::optional<Tensor> valid, int64_t num_directions, double step,
                   std::string distribution, int64_t seed, std::string activation,
-                  std::string method, double max_similarity, bool sort) {
+                  std::string method, double max_similarity, bool sort, double tradeoff,
+                  std::string first, int64_t num_seed, bool centre, int64_t picks_per_step) {
   const Checker check(with_tokens ? "project_and_select_varlen" : "score_and_select_varlen");
-  const Request in{x,
-                   w1,
-                   b1,
-                   w2,
-                   b2,
-                   directions,
-                   metric,
-                   keys,
-                   must_keep,
-                   valid,
-                   num_directions,
-                   step,
-                   distribution,
-                   seed,
-                   activation,
-                   {method, max_similarity, sort, seed}};
+  const Request in{
+      x,
+      w1,
+      b1,
+      w2,
+      b2,
+      directions,
+      metric,
+      keys,
+      must_keep,
+      valid,
+      num_directions,
+      step,
+      distribution,
+      seed,
+      activation,
+      {method, max_similarity, sort, seed, tradeoff, first, num_seed, centre, picks_per_step}};
   check_request(check, in, true);
   check_packing(check, cu_tokens, cu_keep, total_keep, x, "x");
   const std::vector<Segment> images = segments_of(check, cu_tokens, cu_keep, total_keep, x.size(0));

@@ -77,7 +77,8 @@ __device__ void pick_among(const Candidates& round, int most, bool compare,
         nearest[slot] = fmaxf(nearest[slot], gram[a * kGramStride + pick]);
         const Candidate candidate =
             constrain(rank_class(rank[slot]), nearest[slot], arguments.max_similarity);
-        const float gain = selection_gain(arguments.method, arguments.tradeoff, weight[slot], nearest[slot]);
+        const float gain =
+            selection_gain(arguments.method, arguments.tradeoff, weight[slot], nearest[slot]);
         rank[slot] = pack_rank(candidate, gain, rank_index(rank[slot]));
       }
     }
@@ -119,7 +120,8 @@ __device__ void update_tokens(bool rerank, const SelectArguments& arguments, con
     nearest = warp_max(nearest);
     if (lane() != 0) continue;
     const Candidate candidate = constrain(rank_class(rank), nearest, arguments.max_similarity);
-    const float gain = selection_gain(arguments.method, arguments.tradeoff, work.weight[token], nearest);
+    const float gain =
+        selection_gain(arguments.method, arguments.tradeoff, work.weight[token], nearest);
     work.nearest[token] = nearest;
     work.rank[token] = pack_rank(candidate, gain, i);
   }

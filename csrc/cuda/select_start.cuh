@@ -118,7 +118,7 @@ __device__ int start_image(const SelectArguments& arguments, const Keys<type>& k
             cosine(keys, token, other, static_cast<float>(sums.ab), inverse, inverse_norm(sums.bb));
       start.candidate = constrain(start.candidate, nearest, arguments.max_similarity);
     }
-    const float gain = selection_gain(arguments.method, start.weight, nearest);
+    const float gain = selection_gain(arguments.method, arguments.tradeoff, start.weight, nearest);
     work.weight[token] = start.weight;
     work.nearest[token] = nearest;
     work.rank[token] = pick && i == first ? 0 : pack_rank(start.candidate, gain, i);
