@@ -68,7 +68,7 @@ def _greedy(
     picks = torch.empty(k, dtype=torch.int64, device=scores.device)
     gain, shown = weight, similarity
     for step in range(k):
-        seeds = kept + max(rule.num_seed, 1)  # the picks until here go by weight
+        seeds = kept + max(min(rule.num_seed, k), 1)  # the picks until here go by weight
         seeds = torch.where((kept > 0) & (rule.num_seed == 0), kept, seeds)
         update = (step < seeds) | ((step - seeds) % rule.picks_per_step == 0)
         shown = torch.where(update, similarity, shown)
