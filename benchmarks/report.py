@@ -53,18 +53,24 @@ def measure_group(group: Group, rounds: int, progress: Progress) -> list[Row]:
     rows: dict[Case, Row] = {}
     for case in group.cases:
         progress(f"{place}: checking {case.name}")
-        checks = case.check(case.run())  # warms the case up, too
         row: Row = {"op": case.op, "variant": case.variant, "shape": group.shape.name}
-        row |= {"dtype": group.dtype, "checks": [str(check) for check in checks]}
-        failed = [str(check) for check in checks if not check.passed]
-        rows[case] = row | ({"refused": "; ".join(failed)} if failed else {})
+        row["dtype"] = group.dtype
+        try:
+            checks = case.check(case.run())  # warms the case up, too
+        except RuntimeError as error:
+            row["refused"] = str(error)
+        else:
+            row["checks"] = [str(check) for check in checks]
+            failed = [str(check) for check in checks if not check.passed]
+            row |= {"refused": "; ".join(failed)} if failed else {}
+        rows[case] = row
 
     group = group.only(lambda case: "refused" not in rows[case])
     functions = {**group.baselines} | {case.name: case.run for case in group.cases}
     times = in_turns(
         functions,
         rounds,
-        seconds=SECONDS if rounds > 1 else 0,
+        seconds=0 if rounds == 1 else SECONDS,
         progress=lambda name: progress(f"{place}: {name}"),
     )
     for case in group.cases:
@@ -141,10 +147,16 @@ def file_name(device: str) -> str:
 
 
 def run(
-    shapes: list[Shape], dtypes: list[str], ops: set[str], *, quick: bool, progress: Progress
+    shapes: list[Shape],
+    dtypes: list[str],
+    ops: set[str],
+    *,
+    quick: bool = False,
+    rounds: int = ROUNDS,
+    progress: Progress,
 ) -> dict[str, Any]:
     """All measurements asked for, as the content of a result file."""
-    rounds = 1 if quick else ROUNDS
+    rounds = 1 if quick else rounds
     rows: list[Row] = []
     for dtype in dtypes:
         for shape in shapes:
@@ -167,6 +179,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--shape", nargs="+", choices=[s.name for s in SHAPES], help="some shapes")
     parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), help="some dtypes")
     parser.add_argument("--quick", action="store_true", help="one round, few directions, no memory")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="at least (default %(default)s)")
     parser.add_argument("--output", type=Path, help="where to write a partial run")
     options = parser.parse_args(arguments)
 
@@ -180,6 +193,7 @@ def main(arguments: list[str]) -> int:
             options.dtype or list(DTYPES),
             set(options.only or OPS),
             quick=options.quick,
+            rounds=options.rounds,
             progress=progress,
         )
     progress("")

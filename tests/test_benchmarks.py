@@ -106,6 +106,17 @@ def test_wrong_scores_are_refused():
     assert "REFUSED scores of 16 tokens: error 1.0e-02" in "\n".join(table.ratios(rows, 64))
 
 
+def test_an_operator_that_raises_does_not_hide_the_others():
+    def fail():
+        raise RuntimeError("zoprune::fold_metric: no")
+
+    (group,) = cases.groups(TINY, "fp32", cases.SETUP)
+    good, bad = group.cases[0], replace(group.cases[1], run=fail)
+    rows = report.measure_group(replace(group, cases=[bad, good]), 1, silent)
+    assert rows[0]["refused"] == "zoprune::fold_metric: no"
+    assert "against" in rows[1]
+
+
 def test_wrong_picks_are_refused():
     (group,) = cases.groups(TINY, "bf16", cases.SELECTION)
     bad = replace(group.cases[0], run=lambda: torch.arange(TINY.keep[0]))
