@@ -89,6 +89,10 @@ void select_all(const std::vector<Segment>& segments, const Tensor& scores,
   std::vector<SelectImage> images;
   for (size_t i = 0; i < segments.size(); ++i) {
     const Segment& segment = segments[i];
+    constexpr int64_t most = int64_t{kMaxIndex} + 1;  // a rank holds no larger index
+    if (segment.tokens > most)
+      throw std::runtime_error(concat("zoprune: scores: expected at most ", most,
+                                      " tokens in an image, got ", segment.tokens));
     SelectImage image{};
     image.scores = scores32.const_data_ptr<float>() + segment.begin;
     if (keys) image.keys = image_keys(*keys, i, segment);
