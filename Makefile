@@ -19,7 +19,7 @@ demo: $(STAMP)demo
 	@$(BIN)/zoprune demo $(ARGS)
 
 test: $(STAMP)test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 bench: $(STAMP)bench
 	@$(if $(ARGS),,$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr)

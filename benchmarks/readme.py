@@ -98,7 +98,7 @@ def memory_note(rows: list[Row]) -> str:
         return ""
     return (
         f"Peak memory beyond inputs and outputs at {LLAVA.name}'s shape: at most "
-        f"{max(pruning):.0f} MiB for any operator whatever m, {max(paper):.0f} MiB for the paper's "
+        f"{max(pruning):.0f} MiB for scoring and selecting, whatever m, {max(paper):.0f} MiB for the paper's "
         "scores as published."
     )
 
