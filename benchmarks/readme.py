@@ -98,8 +98,8 @@ def memory_note(rows: list[Row]) -> str:
         return ""
     return (
         f"Peak memory beyond inputs and outputs at {LLAVA.name}'s shape: at most "
-        f"{max(pruning):.0f} MiB for scoring and selecting, whatever m, {max(paper):.0f} MiB for the paper's "
-        "scores as published."
+        f"{max(pruning):.0f} MiB for scoring and selecting, whatever m, {max(paper):.0f} MiB for "
+        "the paper's scores as published."
     )
 
 
