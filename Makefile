@@ -1,9 +1,11 @@
-# make build | demo | test | audit | lint | bench | clean. Each installs into .venv what it needs, once.
+# make build | demo | test | test-transformers4 | audit | lint | bench | clean. Each installs into .venv
+# what it needs, once.
 # make gpu-report builds, tests and measures on a GPU with the Python that is there.
 # The environment sees the machine's own packages: a torch >= 2.11 that is already there is used.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TRITON ?= triton==3.7.1
+TRANSFORMERS4 ?= transformers==4.57.*
 ARGS ?=
 
 BIN := .venv/bin
@@ -12,7 +14,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build demo test audit lint bench gpu-report clean
+.PHONY: build demo test test-transformers4 audit lint bench gpu-report clean
 build: $(STAMP)build
 
 demo: $(STAMP)demo
@@ -21,6 +23,10 @@ demo: $(STAMP)demo
 # Two processes of one thread each: processes that compete for the same threads take twice as long.
 test: $(STAMP)test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+# The models once more, with the newest transformers of the major version before.
+test-transformers4: $(STAMP)transformers4
+	@OMP_NUM_THREADS=1 PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest -n 2 -rs tests/test_hf_*.py $(ARGS)
 
 bench: $(STAMP)bench
 	@$(if $(ARGS),,$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr)
@@ -60,6 +66,11 @@ $(STAMP)torch: $(STAMP)venv
 $(STAMP)build: $(STAMP)torch $(NATIVE)
 	@echo "building the native library"
 	@$(PIP) --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(STAMP)transformers4: $(STAMP)test
+	@echo "installing $(TRANSFORMERS4)"
+	@$(PIP) --upgrade --target .venv/transformers4 "$(TRANSFORMERS4)"
 	@touch $@
 
 $(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)lint: $(STAMP)%: $(STAMP)build

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 VOCAB, IMAGE, VIDEO, PAD = 99, 90, 91, 0
+VISION_START, VISION_END = 88, 89  # around the images of models with multimodal positions
 TEXT = dict(
     vocab_size=VOCAB,
     hidden_size=32,
@@ -44,7 +45,7 @@ class Case:
     groups: str | None = None
     frames: tuple[int, ...] = ()  # of the first two videos
     mrope: bool = False  # multimodal rotary positions
-    deepstack: bool = False  # features for the first language layers, transformers 5 only
+    deepstack: bool = False  # features for the first language layers
 
 
 def llava():
@@ -216,8 +217,8 @@ def _qwen(kind):
         text_config={"model_type": f"{kind}_text", **text},
         image_token_id=IMAGE,
         video_token_id=VIDEO,
-        vision_start_token_id=88,
-        vision_end_token_id=89,
+        vision_start_token_id=VISION_START,
+        vision_end_token_id=VISION_END,
     )
 
 
@@ -303,7 +304,9 @@ def prompt(
     for index, images in enumerate(rows):
         ids = torch.randint(2, 80, (3 + index,)).tolist()
         for _ in range(images):
-            ids += [case.placeholder] * next(remaining) + torch.randint(2, 80, (2,)).tolist()
+            visual = [case.placeholder] * next(remaining)
+            ids += [VISION_START, *visual, VISION_END] if case.mrope else visual
+            ids += torch.randint(2, 80, (2,)).tolist()
         texts.append(ids)
     longest = max(map(len, texts))
     input_ids = torch.full((len(texts), longest), PAD)

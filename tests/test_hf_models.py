@@ -10,7 +10,7 @@ transformers = pytest.importorskip(
 import zoprune  # noqa: E402
 from zoprune.settings import pruning_of  # noqa: E402
 
-from .hf_models import CASES, make, prompt  # noqa: E402
+from .hf_models import CASES, IMAGE, VIDEO, VOCAB, make, prompt  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 V4 = transformers.__version__ < "5"
@@ -26,10 +26,9 @@ def family(request):
 
 @pytest.fixture
 def case(family):
-    if family[0].deepstack and V4:
-        pytest.skip("Qwen3-VL needs transformers 5")
     yield family[0]
     zoprune.restore(family[1])
+    assert not any(module._forward_pre_hooks for module in family[1].modules())
 
 
 @pytest.fixture
@@ -49,9 +48,13 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
         output = core.get_video_features(names["pixel_values_videos"], layer, strategy)
         newline = core.image_newline.expand(len(output), 1, -1)
         features = torch.cat([output, newline], 1)
+    elif V4 and case.deepstack:
+        features, deepstack = core.get_image_features(**names)
+        deepstack = [layer.split([len(f) for f in features]) for layer in deepstack]
     else:
         output = getattr(core, f"get_{case.modality}_features")(**names)
         features = getattr(output, "pooler_output", output)
+        deepstack = getattr(output, "deepstack_features", None)
     if case.mrope:
         arguments = {k: v for k, v in inputs.items() if not k.startswith("pixel")}
         full_positions = core.get_rope_index(**arguments)[0]
@@ -70,7 +73,7 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
                     continue
                 embeds.append(features[image][index])
                 if case.deepstack:
-                    deep.append(torch.stack([f[image][index] for f in output.deepstack_features]))
+                    deep.append(torch.stack([layer[image][index] for layer in deepstack]))
             else:
                 embeds.append(model.get_input_embeddings()(ids[column]))
             row = len(rows)
@@ -170,6 +173,25 @@ def test_generation_is_that_of_hand_pruned_embeddings(case, model, positions):
         assert torch.equal(ids, expected.argmax(-1))
         logits = torch.stack([step[row] for step in output.logits])
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_guessed_tokens_and_beams_change_nothing(case, model):
+    inputs = prompt(case, model, (1,))
+    inputs["input_ids"][0, -1] = inputs["input_ids"][0, 0]  # a guess for the first step already
+    options = dict(max_new_tokens=6, do_sample=False, suppress_tokens=[IMAGE, VIDEO])
+    zoprune.prune(model, 5)
+    expected = model.generate(**inputs, **options)
+    lookup = dict(prompt_lookup_num_tokens=2, eos_token_id=VOCAB)
+    assert torch.equal(model.generate(**inputs, **options, **lookup), expected)
+    beams = dict(num_beams=2, num_return_sequences=2, return_dict_in_generate=True)
+    output = model.generate(**inputs, **options, **beams, output_scores=True)
+    kept = zoprune.report(model).kept
+    (hand,) = hand_pruned(case, model, inputs, kept, pruning_of(model).positions)
+    for ids, score in zip(output.sequences, output.sequences_scores, strict=True):
+        answer = ids[-6:]
+        chosen = continued(model, hand, answer).log_softmax(-1).gather(1, answer[:, None])
+        torch.testing.assert_close(chosen.mean(), score, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -65,6 +65,7 @@ def pruned_class(base: Any) -> Any:
     members = {"forward": forward, "generate": generate, "__reduce_ex__": __reduce_ex__}
     if not accepts_encoder_outputs(base):
         members["prepare_inputs_for_generation"] = _prepares_inputs(base)
+        members["_expand_inputs_for_generation"] = staticmethod(_expand_for_beams)
     members |= {"__module__": base.__module__, "__doc__": base.__doc__}
     return type(base.__name__, (base,), members)
 
@@ -133,6 +134,7 @@ def _prepares_inputs(base: Any) -> Callable:
             return base.prepare_inputs_for_generation(self, input_ids, *args, **kwargs)
         if kwargs["cache_position"][0] == 0 and input_ids.shape[1] > embeds.shape[1]:
             drafted = self.get_input_embeddings()(input_ids[:, embeds.shape[1] :])
+            drafted = torch.nn.functional.pad(drafted, (0, embeds.shape[-1] - drafted.shape[-1]))
             kwargs["inputs_embeds"] = torch.cat([embeds, drafted], dim=1)
         if positions is None:
             return base.prepare_inputs_for_generation(self, input_ids, *args, **kwargs)
@@ -140,11 +142,19 @@ def _prepares_inputs(base: Any) -> Callable:
         positions = torch.cat([positions, positions[..., -1:] + steps], dim=-1)
         kwargs["position_ids"] = positions if positions.dim() == 2 else positions[:, 0]
         inputs = base.prepare_inputs_for_generation(self, input_ids, *args, **kwargs)
-        current = inputs["position_ids"].shape[-1]
-        inputs["position_ids"] = batch_first(positions[..., -current:])
+        embeds = inputs.get("inputs_embeds")
+        current = inputs["input_ids"] if embeds is None else embeds
+        inputs["position_ids"] = batch_first(positions[..., -current.shape[1] :])
         return inputs
 
     return prepare_inputs_for_generation
+
+
+def _expand_for_beams(**arguments: Any) -> tuple[Tensor, dict[str, Any]]:
+    """Every tensor has a batch here; the original of some models looks for images."""
+    from transformers import GenerationMixin
+
+    return GenerationMixin._expand_inputs_for_generation(**arguments)
 
 
 def batch_first(position_ids: Tensor) -> Tensor:

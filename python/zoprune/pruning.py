@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 from . import reports
 from .families import family_of
-from .families.base import accepts_encoder_outputs, record
 from .projector import Estimator, Projector
 from .pruned_class import pruned_class
 from .selection import Rule, check_keep
@@ -54,11 +52,6 @@ def prune(
     """
     family = family_of(model)
     check_keep(keep)
-    if family.needs_encoder_outputs and not accepts_encoder_outputs(model.__class__):
-        raise TypeError(
-            f"zoprune: model: {type(model).__name__} needs transformers >= 5, got "
-            f"{importlib.metadata.version('transformers')}"
-        )
     if per not in ("image", family.groups):
         choices = "'image'" + (f" or '{family.groups}'" if family.groups else "")
         raise ValueError(f"zoprune: per: expected {choices}, got '{per}'")
@@ -71,14 +64,13 @@ def prune(
     how = Estimator(estimator, num_directions, step, distribution, seed, through_norm)
     rule = Rule(method, max_similarity, prompt_seeds)
     restore(model)
-    module = model.get_submodule(family.projector)
-    projector = family.describe(module)
+    projector = family.describe(model.get_submodule(family.projector))
     if projector.is_linear:
         reports.warn_linear()
     elif estimator == "closed":
         _prepare_metric(projector, how.through_norm, metric)
-    hook = module.register_forward_hook(record)
-    vars(model)["_zoprune"] = Pruning(family, projector, keep, per, how, rule, positions, hook)
+    hooks = family.hooks(model)
+    vars(model)["_zoprune"] = Pruning(family, projector, keep, per, how, rule, positions, hooks)
     model.__class__ = pruned_class(model.__class__)
     return model
 
@@ -87,7 +79,8 @@ def restore(model: Any) -> Any:
     """Undo ``prune``; a model that is not pruned stays as it is. Returns the model."""
     pruning = pruning_of(model)
     if pruning is not None:
-        pruning.hook.remove()
+        for hook in pruning.hooks:
+            hook.remove()
         del model._zoprune
         model.__class__ = type(model).__bases__[0]
     return model

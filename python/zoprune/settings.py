@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from .families import Family
 from .projector import Estimator, Projector
@@ -29,7 +30,7 @@ class Pruning:
     estimator: Estimator
     rule: Rule
     positions: str
-    hook: Any  # the handle of ``families.base.record`` on the projector
+    hooks: list[RemovableHandle]  # that ``Family.hooks`` registered
 
     @property
     def budget(self) -> int | float:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..projector import Projector, find_projector
 
@@ -55,11 +56,13 @@ class Family:
     projector = "model.multi_modal_projector"
     mrope = False  # multimodal rotary positions, computed from the image grid
 
-    needs_encoder_outputs = False  # features cannot be given as embeddings alone
-
     def describe(self, module: nn.Module) -> Projector:
         """The layers of the projector module."""
         return find_projector(module)
+
+    def hooks(self, model: Any) -> list[RemovableHandle]:
+        """Register on a model's modules what pruning needs there."""
+        return [model.get_submodule(self.projector).register_forward_hook(record)]
 
     def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
         """Run the vision tower and the projector, as the model does."""
