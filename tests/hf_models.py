@@ -8,28 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-VOCAB, IMAGE, VIDEO, PAD = 99, 90, 91, 0
-VISION_START, VISION_END = 88, 89  # around the images of models with multimodal positions
-TEXT = dict(
-    vocab_size=VOCAB,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=512,
-    pad_token_id=PAD,
-    bos_token_id=1,
-    eos_token_id=None,
-)
-CLIP = dict(
-    hidden_size=24,
-    intermediate_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    image_size=28,
-    patch_size=7,
-)
+from . import hf_linear_models as linear
+from . import hf_mlp_models as mlp
+from .hf_mlp_models import IMAGE, PAD, VIDEO, VISION_END, VISION_START
 
 
 @dataclass
@@ -43,242 +24,51 @@ class Case:
     modality: str = "image"
     linear: bool = False
     groups: str | None = None
-    frames: tuple[int, ...] = ()  # of the first two videos
+    frames: tuple[int, ...] = ()  # of each video
     mrope: bool = False  # multimodal rotary positions
     deepstack: bool = False  # features for the first language layers
-
-
-def llava():
-    from transformers import LlavaConfig, LlavaForConditionalGeneration
-
-    config = LlavaConfig(
-        vision_config={"model_type": "clip_vision_model", **CLIP},
-        text_config={"model_type": "llama", **TEXT},
-        image_token_index=IMAGE,
-        image_token_id=IMAGE,
-    )
-    return LlavaForConditionalGeneration(config)
-
-
-def llava_images(model, count):
-    return {"pixel_values": torch.randn(count, 3, 28, 28)}, [16] * count
-
-
-def pixtral():
-    from transformers import LlavaConfig, LlavaForConditionalGeneration
-
-    vision = dict(
-        model_type="pixtral",
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=64,
-        patch_size=7,
-    )
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config={"model_type": "mistral", "head_dim": 8, **TEXT},
-        image_token_index=IMAGE,
-        image_token_id=IMAGE,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-    )
-    return LlavaForConditionalGeneration(config)
-
-
-SIZES = [(28, 42), (56, 28), (28, 28)]  # of pictures that keep their aspect ratio, in pixels
-
-
-def sized_images(merge):
-    """Pictures of different sizes, padded to one; a token is merge x merge patches of 7 x 7."""
-
-    def images(model, count):
-        sizes = SIZES[:count]
-        height, width = (max(s[i] for s in sizes) for i in (0, 1))
-        pixels = torch.zeros(count, 3, height, width)
-        for picture, (h, w) in zip(pixels, sizes, strict=True):
-            picture[:, :h, :w] = torch.randn(3, h, w)
-        tokens = [h // (7 * merge) * (w // (7 * merge)) for h, w in sizes]
-        return {"pixel_values": pixels, "image_sizes": torch.tensor(sizes)}, tokens
-
-    return images
-
-
-def mistral3():
-    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
-
-    vision = dict(
-        model_type="pixtral",
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=64,
-        patch_size=7,
-    )
-    config = Mistral3Config(
-        vision_config=vision,
-        text_config={"model_type": "mistral", "head_dim": 8, **TEXT},
-        image_token_index=IMAGE,
-        image_token_id=IMAGE,
-        spatial_merge_size=2,
-    )
-    return Mistral3ForConditionalGeneration(config)
-
-
-def llava_next():
-    from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
-
-    config = LlavaNextConfig(
-        vision_config={"model_type": "clip_vision_model", **CLIP},
-        text_config={"model_type": "llama", **TEXT},
-        image_token_index=IMAGE,
-        image_token_id=IMAGE,
-        image_grid_pinpoints=[[28, 56], [56, 28], [56, 56]],
-    )
-    return LlavaNextForConditionalGeneration(config)
-
-
-def llava_onevision():
-    from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
-
-    config = LlavaOnevisionConfig(
-        vision_config={"model_type": "siglip_vision_model", "vision_use_head": False, **CLIP},
-        text_config={"model_type": "qwen2", **TEXT},
-        image_token_index=IMAGE,
-        image_token_id=IMAGE,
-        video_token_index=VIDEO,
-        video_token_id=VIDEO,
-        image_grid_pinpoints=[[28, 56], [56, 28], [56, 56]],
-        vision_aspect_ratio="anyres_max_2",
-    )
-    return LlavaOnevisionForConditionalGeneration(config)
-
-
-def anyres_images(model, count):
-    """Pictures of different shapes: a base view and two or four crops each."""
-    sizes = torch.tensor([(30, 60), (56, 50), (60, 24)][:count])
-    inputs = {"pixel_values": torch.randn(count, 5, 3, 28, 28), "image_sizes": sizes}
-    with torch.no_grad():
-        features = model.model.get_image_features(**inputs)
-    return inputs, [len(f) for f in getattr(features, "pooler_output", features)]
-
-
-def onevision_videos(model, count):
-    return {"pixel_values_videos": torch.randn(count, 3, 3, 28, 28)}, [3 * 4 + 1] * count
-
-
-def qwen2_vl():
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-
-    vision = dict(depth=2, embed_dim=24, hidden_size=32, num_heads=2, mlp_ratio=2, patch_size=7)
-    return Qwen2VLForConditionalGeneration(Qwen2VLConfig(vision_config=vision, **_qwen("qwen2_vl")))
-
-
-def qwen2_5_vl():
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    vision = dict(
-        depth=2,
-        hidden_size=24,
-        out_hidden_size=32,
-        intermediate_size=32,
-        num_heads=2,
-        patch_size=7,
-        window_size=28,
-        fullatt_block_indexes=[1],
-        tokens_per_second=2,
-    )
-    config = Qwen2_5_VLConfig(vision_config=vision, **_qwen("qwen2_5_vl"))
-    return Qwen2_5_VLForConditionalGeneration(config)
-
-
-def qwen3_vl():
-    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
-
-    vision = dict(
-        depth=3,
-        hidden_size=24,
-        out_hidden_size=32,
-        intermediate_size=32,
-        num_heads=2,
-        patch_size=7,
-        num_position_embeddings=64,
-        deepstack_visual_indexes=[0, 1],
-    )
-    return Qwen3VLForConditionalGeneration(Qwen3VLConfig(vision_config=vision, **_qwen("qwen3_vl")))
-
-
-def _qwen(kind):
-    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0}
-    text = {**TEXT, "head_dim": 8, "rope_scaling": rope, "rope_parameters": rope}
-    return dict(
-        text_config={"model_type": f"{kind}_text", **text},
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
-        vision_start_token_id=VISION_START,
-        vision_end_token_id=VISION_END,
-    )
-
-
-GRIDS = [(1, 4, 6), (1, 8, 4), (1, 4, 4)]  # frames, rows and columns of patches
-
-
-def qwen_images(model, count):
-    return _qwen_pixels(model, GRIDS[:count], "pixel_values", "image_grid_thw")
-
-
-def qwen_videos(model, count):
-    grids = [(2, 4, 6), (3, 4, 4), (2, 4, 4)][:count]
-    return _qwen_pixels(model, grids, "pixel_values_videos", "video_grid_thw")
-
-
-def _qwen_pixels(model, grids, pixels, name):
-    grid = torch.tensor(grids)
-    patches, channels = int(grid.prod(1).sum()), 3 * 2 * 7 * 7  # two frames to a patch
-    tokens = (grid.prod(1) // 4).tolist()
-    return {pixels: torch.randn(patches, channels), name: grid}, tokens
-
-
-def internvl():
-    from transformers import InternVLConfig, InternVLForConditionalGeneration
-
-    vision = dict(
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=[56, 56],
-        patch_size=[7, 7],
-    )
-    config = InternVLConfig(
-        vision_config=vision,
-        text_config={"model_type": "qwen2", **TEXT},
-        image_token_id=IMAGE,
-        image_seq_length=16,
-    )
-    return InternVLForConditionalGeneration(config)
-
-
-def internvl_images(model, count):
-    return {"pixel_values": torch.randn(count, 3, 56, 56)}, [16] * count
+    bidirectional: str | None = None  # attention in both directions over the "prompt" or "images"
+    views: tuple[int, ...] = ()  # of each image, each announced by a token of its own in the prompt
+    timestamps: bool = False  # each frame of a video is announced by a token
 
 
 VIDEOS = dict(placeholder=VIDEO, modality="video", groups="frame")
+VIEWS = dict(linear=True, groups="crop", views=linear.VIEWS)
 CASES = [
-    Case("llava", llava, llava_images),
-    Case("pixtral", pixtral, sized_images(1)),
-    Case("llava_next", llava_next, anyres_images, groups="crop"),
-    Case("llava_onevision", llava_onevision, anyres_images),
-    Case("llava_onevision-video", llava_onevision, onevision_videos, frames=(3, 3), **VIDEOS),
-    Case("qwen2_vl", qwen2_vl, qwen_images, mrope=True),
-    Case("qwen2_vl-video", qwen2_vl, qwen_videos, mrope=True, frames=(2, 3), **VIDEOS),
-    Case("qwen2_5_vl", qwen2_5_vl, qwen_images, mrope=True),
-    Case("qwen2_5_vl-video", qwen2_5_vl, qwen_videos, mrope=True, frames=(2, 3), **VIDEOS),
-    Case("qwen3_vl", qwen3_vl, qwen_images, mrope=True, deepstack=True),
-    Case("internvl", internvl, internvl_images),
-    Case("mistral3", mistral3, sized_images(2)),
+    Case("llava", mlp.llava, mlp.llava_images),
+    Case("pixtral", mlp.pixtral, mlp.sized_images(1)),
+    Case("llava_next", mlp.llava_next, mlp.anyres_images, groups="crop"),
+    Case("llava_onevision", mlp.llava_onevision, mlp.anyres_images),
+    Case(
+        "llava_onevision-video",
+        mlp.llava_onevision,
+        mlp.onevision_videos,
+        frames=(3, 3, 3),
+        **VIDEOS,
+    ),
+    Case("qwen2_vl", mlp.qwen2_vl, mlp.qwen_images, mrope=True),
+    Case("qwen2_vl-video", mlp.qwen2_vl, mlp.qwen_videos, mrope=True, frames=(2, 3, 2), **VIDEOS),
+    Case("qwen2_5_vl", mlp.qwen2_5_vl, mlp.qwen_images, mrope=True),
+    Case(
+        "qwen2_5_vl-video", mlp.qwen2_5_vl, mlp.qwen_videos, mrope=True, frames=(2, 3, 2), **VIDEOS
+    ),
+    Case("qwen3_vl", mlp.qwen3_vl, mlp.qwen_images, mrope=True, deepstack=True),
+    Case(
+        "qwen3_vl-video",
+        mlp.qwen3_vl,
+        mlp.qwen_videos,
+        mrope=True,
+        deepstack=True,
+        frames=(2, 3, 2),
+        timestamps=True,
+        **VIDEOS,
+    ),
+    Case("internvl", mlp.internvl, mlp.internvl_images),
+    Case("mistral3", mlp.mistral3, mlp.sized_images(2)),
+    Case("paligemma", linear.paligemma, mlp.llava_images, linear=True, bidirectional="prompt"),
+    Case("gemma3", linear.gemma3, mlp.internvl_images, linear=True, bidirectional="images"),
+    Case("idefics3", linear.idefics3, linear.view_images, **VIEWS),
+    Case("smolvlm", linear.smolvlm, linear.view_images, **VIEWS),
 ]
 
 
@@ -299,14 +89,12 @@ def prompt(
 ) -> dict[str, Tensor]:
     """Inputs for one row per entry of ``rows``, which gives the row's number of images."""
     inputs, sizes = case.images(model, sum(rows))
-    remaining = iter(sizes)
+    remaining = iter(enumerate(sizes))
     texts = []
     for index, images in enumerate(rows):
         ids = torch.randint(2, 80, (3 + index,)).tolist()
         for _ in range(images):
-            visual = [case.placeholder] * next(remaining)
-            ids += [VISION_START, *visual, VISION_END] if case.mrope else visual
-            ids += torch.randint(2, 80, (2,)).tolist()
+            ids += _placeholders(case, *next(remaining)) + torch.randint(2, 80, (2,)).tolist()
         texts.append(ids)
     longest = max(map(len, texts))
     input_ids = torch.full((len(texts), longest), PAD)
@@ -320,4 +108,25 @@ def prompt(
 
     if case.mrope and transformers.__version__ >= "5":
         inputs["mm_token_type_ids"] = (input_ids == IMAGE) + 2 * (input_ids == VIDEO)
+    if case.bidirectional:
+        images = case.bidirectional == "images"
+        inputs["token_type_ids"] = (input_ids == IMAGE).long() * images
+    if case.views:
+        pixels = iter(inputs["pixel_values"])
+        by_row = [torch.cat([next(pixels) for _ in range(images)]) for images in rows]
+        inputs["pixel_values"] = torch.nn.utils.rnn.pad_sequence(by_row, batch_first=True)
     return inputs
+
+
+def _placeholders(case: Case, index: int, tokens: int) -> list[int]:
+    """The part of the prompt that stands for one image or video: a run of placeholders or several,
+    each announced by a token."""
+    announced = [[]]
+    if case.views:  # crops, then the whole image
+        announced = [[80 + crop] for crop in range(case.views[index] - 1)] + [[85]]
+    elif case.timestamps:
+        announced = [[80]] * case.frames[index]
+    run = [case.placeholder] * (tokens // len(announced))
+    if case.mrope:
+        run = [VISION_START, *run, VISION_END]
+    return [token for name in announced for token in name + run]

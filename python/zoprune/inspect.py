@@ -31,7 +31,7 @@ def describe(model: Any) -> str:
 
     family = family_of(model)
     projector = family.describe(model.get_submodule(family.projector))
-    layers = sum(p.numel() for p in model.model.language_model.layers.parameters())
+    layers = sum(p.numel() for p in model.get_submodule(family.language_model).layers.parameters())
     hidden = projector.linear_1.out_features
     matrices = 1 if projector.norm is None else projector.patches + 1
     lines = [

@@ -65,6 +65,11 @@ def prune(
     rule = Rule(method, max_similarity, prompt_seeds)
     restore(model)
     projector = family.describe(model.get_submodule(family.projector))
+    if projector.is_linear and method == "topk":
+        raise ValueError(
+            "zoprune: method: expected one that compares tokens, as a linear projector scores all "
+            "alike, got 'topk'"
+        )
     if projector.is_linear:
         reports.warn_linear()
     elif estimator == "closed":

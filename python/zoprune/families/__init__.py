@@ -3,11 +3,14 @@
 from torch import nn
 
 from .base import Family
+from .gemma3 import Gemma3
+from .idefics3 import Idefics3
 from .internvl import InternVL
 from .llava import Llava
 from .llava_next import LlavaNext
 from .llava_onevision import LlavaOnevision
 from .mistral3 import Mistral3
+from .paligemma import PaliGemma
 from .qwen2_vl import Qwen2VL, Qwen25VL
 from .qwen3_vl import Qwen3VL
 
@@ -20,6 +23,9 @@ FAMILIES: tuple[Family, ...] = (
     Qwen3VL(),
     InternVL(),
     Mistral3(),
+    PaliGemma(),
+    Idefics3(),
+    Gemma3(),
 )
 SUPPORTED = tuple(name for family in FAMILIES for name in family.models)
 

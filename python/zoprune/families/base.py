@@ -54,6 +54,7 @@ class Family:
     passed_on: tuple[str, ...] = ()  # what the encoder takes without naming it in its signature
     groups: str | None = None  # what ``per`` may name besides "image": "crop" or "frame"
     projector = "model.multi_modal_projector"
+    language_model = "model.language_model"
     mrope = False  # multimodal rotary positions, computed from the image grid
 
     def describe(self, module: nn.Module) -> Projector:

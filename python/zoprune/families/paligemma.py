@@ -1,0 +1,8 @@
+"""PaliGemma: a projector of one linear layer; attention in both directions over the prompt."""
+
+from .base import Family
+
+
+class PaliGemma(Family):
+    models = ("PaliGemmaForConditionalGeneration",)
+    inputs = {"image": ("pixel_values",)}  # noqa: RUF012
