@@ -42,31 +42,38 @@ void dot_tile(const T* const* rows, int64_t num_rows, const T* const* cols, int6
       if (r < num_rows && c < num_cols) out[r * out_stride + c] = reduce(sum[r][c]);
 }
 
+// The widest tile for columns that are left: narrow ones would multiply mostly padding.
+template <typename T>
+auto tile_for(int64_t num_cols) {
+  if (num_cols == 1) return dot_tile<T, kTileRows, 1>;
+  if (num_cols == 2) return dot_tile<T, kTileRows, 2>;
+  return num_cols == 3 ? dot_tile<T, kTileRows, 3> : dot_tile<T, kTileRows, kTileCols>;
+}
+
 template <typename T>
 void dot_rows(const T* const* rows, int64_t num_rows, const T* const* cols, int64_t num_cols,
               int64_t dim, float* out, int64_t out_stride) {
-  for (int64_t r = 0; r < num_rows; r += kTileRows) {
-    const int64_t rest = num_rows - r;
-    for (int64_t c = 0; c < num_cols;) {
-      const bool single = num_cols - c == 1;
-      const auto tile = single ? dot_tile<T, kTileRows, 1> : dot_tile<T, kTileRows, kTileCols>;
-      const int64_t width = single ? 1 : std::min<int64_t>(kTileCols, num_cols - c);
-      tile(rows + r, std::min<int64_t>(kTileRows, rest), cols + c, width, dim,
-           out + r * out_stride + c, out_stride);
-      c += width;
+  for (int64_t r = 0; r < num_rows; r += kTileRows)
+    for (int64_t c = 0; c < num_cols; c += kTileCols) {
+      const int64_t width = std::min<int64_t>(kTileCols, num_cols - c);
+      tile_for<T>(width)(rows + r, std::min<int64_t>(kTileRows, num_rows - r), cols + c, width, dim,
+                         out + r * out_stride + c, out_stride);
     }
-  }
 }
 
 template <typename T>
 double squared_norm(const T* row, int64_t dim) {
-  double lane[kLanes] = {};
-  const auto accumulate = [&](Lanes value) {
-    for (int j = 0; j < kLanes; ++j) lane[j] += static_cast<double>(value[j]) * value[j];
+  constexpr int kChains = 4, kWidth = kChains * kLanes;  // sums that do not wait for one another
+  double lane[kWidth] = {};
+  const auto accumulate = [&](int first, Lanes value) __attribute__((always_inline)) {
+    for (int j = 0; j < kLanes; ++j) lane[first + j] += static_cast<double>(value[j]) * value[j];
   };
   int64_t i = 0;
-  for (; i + kLanes <= dim; i += kLanes) accumulate(load_lanes(row + i));
-  if (i < dim) accumulate(load_lanes(Tail<T, kLanes>(row + i, dim - i).values));
+  for (; i + kWidth <= dim; i += kWidth)
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains; ++c) accumulate(c * kLanes, load_lanes(row + i + c * kLanes));
+  for (; i + kLanes <= dim; i += kLanes) accumulate(0, load_lanes(row + i));
+  if (i < dim) accumulate(0, load_lanes(Tail<T, kLanes>(row + i, dim - i).values));
   double sum = 0;
   for (double value : lane) sum += value;
   return sum;
