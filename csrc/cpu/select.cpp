@@ -101,7 +101,8 @@ class Selection {
     while (num_picks() < until && !pool_.empty()) {
       const int64_t missing = until - num_picks();
       const int64_t wanted =
-          compares ? std::max(std::min(std::max(missing, kMinBlock), kMaxBlock), step) : missing;
+          compares ? std::max(std::min(std::max(3 * missing / 2, kMinBlock), kMaxBlock), step)
+                   : missing;
       const int64_t count = std::min<int64_t>(wanted, pool_.size());
       uint64_t bound = 0;  // no token outside the block ranks higher
       if (count < static_cast<int64_t>(pool_.size())) {
