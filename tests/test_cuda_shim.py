@@ -39,6 +39,7 @@ class Case:
     valid: np.ndarray | None = None
     method: str = "sads"
     max_similarity: float = 1.0
+    tradeoff: float = 0.5
     sort: bool = False
     score_dtype: str = "float32"
     key_dtype: str = "float32"
@@ -70,7 +71,7 @@ class Case:
         header += [DTYPES.index(self.score_dtype), DTYPES.index(self.key_dtype)]
         header += [METHODS.index(self.method), self.sort, self.compares]
         header += [self.must_keep is not None, self.valid is not None, packed]
-        parts = [struct.pack("16qd", *map(int, header), self.max_similarity)]
+        parts = [struct.pack("16q2d", *map(int, header), self.max_similarity, self.tradeoff)]
         parts.append(encode(self.scores, self.score_dtype))
         if self.compares:
             parts.append(encode(self.keys, self.key_dtype))
@@ -105,6 +106,7 @@ class Case:
                     cut(self.valid, part),
                     self.method,
                     self.max_similarity,
+                    self.tradeoff,
                     self.sort,
                 ),
             )
@@ -208,7 +210,8 @@ def plain_greedy(case: Case) -> np.ndarray:
         if case.method == "maxmin":
             gain = 1 - nearest
         if case.method == "mmr":
-            gain = (weight - nearest) / 2
+            tradeoff = np.float32(case.tradeoff)
+            gain = tradeoff * weight - (1 - tradeoff) * nearest
     return np.array(picks)
 
 
@@ -255,6 +258,7 @@ def draw_case(rng: np.random.Generator) -> Case:
         valid=rng.random(lead) < 0.8 if rng.random() < 0.3 else None,
         method=str(rng.choice(METHODS)),
         max_similarity=float(rng.choice([1.0, 1.0, 0.5, 0.1, 0.0])),
+        tradeoff=float(rng.choice([0.0, 0.3, 0.5, 1.0])),
         sort=bool(rng.random() < 0.5),
         score_dtype=str(rng.choice(DTYPES)),
         key_dtype=str(rng.choice(DTYPES)),

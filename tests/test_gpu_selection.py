@@ -35,7 +35,9 @@ def test_a_hundred_thousand_tokens():
     assert selection_regret(picks, scores, keys) < GAIN_TOLERANCE
 
 
-@pytest.mark.parametrize("options", [{}, {"method": "maxmin"}, {"max_similarity": 0.4}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"method": "maxmin"}, {"method": "mmr"}, {"max_similarity": 0.4}], ids=str
+)
 def test_the_gpu_picks_what_the_cpu_picks(options):
     scores, keys = tokens(4, 300, dim=64)
     keys = keys.mul(4).round()  # small integers, whose dot products are exact
@@ -131,6 +133,13 @@ def test_masks_that_ask_for_too_much():
     assert picks.unique().numel() == 20 and picks[:3].tolist() == [0, 1, 2]
     kept = zk.select(scores, keys, 20, must_keep=~few)
     assert kept.tolist() == list(range(3, 23))
+
+
+def test_what_the_kernel_has_not_runs_as_the_reference_with_a_warning():
+    scores, keys = tokens(100, dim=64)
+    with pytest.warns(UserWarning, match="PyTorch reference, not CUDA: its kernel has no centre"):
+        got = zk.select(scores, keys, 20, centre=True)
+    assert torch.equal(got, torch.ops.zoprune._reference_select(scores, keys, 20, centre=True))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU only")

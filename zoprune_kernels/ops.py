@@ -87,6 +87,11 @@ def _register() -> None:
         if name != "directions":
             torch.library.register_autograd(f"zoprune::{name}", _no_backward(name), lib=_library)
 
+    # What the native CUDA kernels hand over where they cannot run: no backend overrides these.
+    for name in ("select", "select_varlen"):
+        _library.define(f"_reference_{name}{' '.join(SCHEMAS[name].split())}")
+        _library.impl(f"_reference_{name}", getattr(fallback, name), "CompositeExplicitAutograd")
+
 
 def _no_backward(name: str):
     def backward(ctx: Any, *gradients: Any) -> None:

@@ -170,6 +170,14 @@ SelectPlan plan_select(const SelectArguments& arguments, const Device& device) {
   return plan;
 }
 
+std::string select_unavailable() {
+  cudaFuncAttributes attributes;
+  const cudaError_t status = cudaFuncGetAttributes(&attributes, select_kernel<DType::float32>);
+  if (status == cudaSuccess) return "";
+  cudaGetLastError();  // it is told, so nobody else shall find it
+  return cudaGetErrorString(status);
+}
+
 std::string select(const SelectArguments& arguments, const SelectPlan& plan, void* workspace,
                    cudaStream_t stream) {
   Arena arena(workspace);

@@ -57,6 +57,9 @@ struct Device {
 
 SelectPlan plan_select(const SelectArguments& arguments, const Device& device);
 
+// Why no kernel can run on the current device, or an empty string.
+std::string select_unavailable();
+
 // Enqueues the selection on `stream` of the current device. The workspace has plan.workspace_bytes,
 // 16-byte aligned, and no particular content. Returns what went wrong, or an empty string.
 std::string select(const SelectArguments& arguments, const SelectPlan& plan, void* workspace,

@@ -58,6 +58,7 @@ int main(int count, char** arguments) {
     const bool has_keys = read<int64_t>(cases) != 0, has_must_keep = read<int64_t>(cases) != 0,
                has_valid = read<int64_t>(cases) != 0, packed = read<int64_t>(cases) != 0;
     select.max_similarity = static_cast<float>(read<double>(cases));
+    select.tradeoff = static_cast<float>(read<double>(cases));
 
     const auto tokens = static_cast<size_t>(select.total_tokens);
     const auto scores = read_array(cases, tokens * element_bytes(select.score_dtype));

@@ -6,6 +6,12 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <set>
+
+#include "bindings/aten.h"
 #include "cuda/select.h"
 
 namespace zoprune {
@@ -39,17 +45,38 @@ cuda::DType dtype_of(const Tensor& tensor) {
   }
 }
 
-// What the kernel has no code for is refused, not ignored.
-void check_kernel_options(const char* op, const SelectOptions& options) {
-  const auto require_default = [&](bool is_default, const char* argument, const char* value) {
-    if (!is_default)
-      throw std::runtime_error(concat("zoprune::", op, ": ", argument, ": expected ", value,
-                                      " on CUDA (ZOPRUNE_BACKEND=reference takes others)"));
-  };
-  require_default(options.first == "score", "first", "'score'");
-  require_default(options.num_seed == 0, "num_seed", "0");
-  require_default(!options.centre, "centre", "False");
-  require_default(options.picks_per_step == 1, "picks_per_step", "1");
+// Why the kernel cannot serve a call; empty where it can.
+std::string why_not(const SelectOptions& options, const Tensor& scores) {
+  if (options.first != "score") return concat("its kernel has no first='", options.first, "'");
+  if (options.num_seed != 0) return "its kernel has no num_seed";
+  if (options.centre) return "its kernel has no centre";
+  if (options.picks_per_step != 1) return "its kernel has no picks_per_step";
+  if (scores.size(-1) > kMaxIndex) return concat("its kernel takes at most ", kMaxIndex, " tokens");
+  thread_local int runs_on = -1;  // the device that was asked last
+  const int device = scores.device().index();
+  if (runs_on == device) return "";
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  cudaSetDevice(device);
+  const std::string error = cuda::select_unavailable();
+  if (error.empty()) runs_on = device;
+  return error.empty() ? "" : concat("on cuda:", device, ": ", error);
+}
+
+// What the kernel cannot serve goes to the PyTorch reference, with one warning for each reason.
+template <typename... Arguments>
+Tensor run_reference(const std::string& op, const std::string& reason,
+                     const Arguments&... arguments) {
+  const char* const backend = std::getenv("ZOPRUNE_BACKEND");
+  if (backend != nullptr && std::strcmp(backend, "cuda") == 0)
+    throw std::runtime_error(
+        concat("zoprune::", op, ": ZOPRUNE_BACKEND=cuda cannot run: ", reason));
+  static std::mutex mutex;
+  static std::set<std::string> told;
+  const std::string text =
+      concat("zoprune::", op, ": running the PyTorch reference, not CUDA: ", reason);
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (told.insert(text).second) aten::warn(text.c_str());
+  return aten::call(("zoprune::_reference_" + op).c_str(), "", arguments...);
 }
 
 // Fills in what both operators have in common, and runs. Everything is enqueued on the current
@@ -58,7 +85,6 @@ Tensor run(const char* op, cuda::SelectArguments arguments, const Tensor& scores
            const std::optional<Tensor>& keys, const std::optional<Tensor>& must_keep,
            const std::optional<Tensor>& valid, const SelectOptions& options,
            const std::vector<int64_t>& shape) {
-  check_kernel_options(op, options);
   const int device = scores.device().index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   // The runtime linked into this library keeps a current device of its own.
@@ -117,6 +143,9 @@ Tensor select_cuda(Tensor scores, std::optional<Tensor> keys, int64_t k,
   const SelectOptions options{method,   max_similarity, sort,          0, tradeoff, first,
                               num_seed, centre,         picks_per_step};
   check_select(Checker("select"), scores, keys, k, must_keep, valid, options);
+  if (const std::string reason = why_not(options, scores); !reason.empty())
+    return run_reference("select", reason, scores, keys, k, must_keep, valid, method,
+                         max_similarity, sort, tradeoff, first, num_seed, centre, picks_per_step);
   cuda::SelectArguments arguments;
   arguments.tokens = scores.size(-1);
   arguments.images = scores.numel() / arguments.tokens;
@@ -135,6 +164,10 @@ Tensor select_varlen_cuda(Tensor scores, std::optional<Tensor> keys, Tensor cu_t
                               num_seed, centre,         picks_per_step};
   check_select_varlen(Checker("select_varlen"), scores, keys, cu_tokens, cu_keep, total_keep,
                       must_keep, valid, options);
+  if (const std::string reason = why_not(options, scores); !reason.empty())
+    return run_reference("select_varlen", reason, scores, keys, cu_tokens, cu_keep, total_keep,
+                         must_keep, valid, method, max_similarity, sort, tradeoff, first, num_seed,
+                         centre, picks_per_step);
   const Tensor token_offsets = torch::stable::contiguous(cu_tokens);
   const Tensor keep_offsets = torch::stable::contiguous(cu_keep);
   cuda::SelectArguments arguments;
