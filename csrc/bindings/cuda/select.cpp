@@ -51,7 +51,6 @@ std::string why_not(const SelectOptions& options, const Tensor& scores) {
   if (options.num_seed != 0) return "its kernel has no num_seed";
   if (options.centre) return "its kernel has no centre";
   if (options.picks_per_step != 1) return "its kernel has no picks_per_step";
-  if (scores.size(-1) > kMaxIndex) return concat("its kernel takes at most ", kMaxIndex, " tokens");
   thread_local int runs_on = -1;  // the device that was asked last
   const int device = scores.device().index();
   if (runs_on == device) return "";
