@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +11,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 import zoprune_kernels
 from tests.cases import DTYPES, operator_calls, projector
+from zoprune_kernels import fallback
+from zoprune_kernels.fallback import handover
 from zoprune_kernels.ops import SCHEMAS
 
 OPS = torch.ops.zoprune
@@ -125,3 +128,18 @@ def test_linear_projector_warns_once():
         """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stderr.count("selecting by diversity only") == 1
+
+
+@pytest.mark.parametrize("name", handover.OPERATORS)
+def test_what_a_cuda_kernel_hands_over_runs_as_the_reference(name, monkeypatch):
+    args, options = operator_calls(torch.float32)[name]
+    hand_over = getattr(OPS, f"_reference_{name}")
+    with pytest.warns(UserWarning, match=f"{name}: running the PyTorch reference, not CUDA: why"):
+        got = hand_over("why", *args, **options)
+    assert torch.equal(got, getattr(fallback, name)(*args, **options))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it has said so
+        hand_over("why", *args, **options)
+    monkeypatch.setenv("ZOPRUNE_BACKEND", "cuda")
+    with pytest.raises(RuntimeError, match=f"{name}: ZOPRUNE_BACKEND=cuda cannot run: why"):
+        hand_over("why", *args, **options)

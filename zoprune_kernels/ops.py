@@ -16,6 +16,7 @@ from torch import Tensor
 from . import contracts, fallback
 from .checks import SelectRule
 from .contracts import tokens as token_contracts
+from .fallback import handover
 
 _RULE = """str method="sads", float max_similarity=1.0, bool sort=True, float tradeoff=0.5,
     str first="score", int num_seed=0, bool centre=False, int picks_per_step=1"""
@@ -87,10 +88,11 @@ def _register() -> None:
         if name != "directions":
             torch.library.register_autograd(f"zoprune::{name}", _no_backward(name), lib=_library)
 
-    # What the native CUDA kernels hand over where they cannot run: no backend overrides these.
-    for name in ("select", "select_varlen"):
-        _library.define(f"_reference_{name}{' '.join(SCHEMAS[name].split())}")
-        _library.impl(f"_reference_{name}", getattr(fallback, name), "CompositeExplicitAutograd")
+    for name in handover.OPERATORS:
+        arguments = " ".join(SCHEMAS[name].split()).removeprefix("(")
+        _library.define(f"_reference_{name}(str reason, {arguments}")
+        reference = handover.reference(name, getattr(fallback, name))
+        _library.impl(f"_reference_{name}", reference, "CompositeExplicitAutograd")
 
 
 def _no_backward(name: str):

@@ -6,11 +6,6 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include <cstdlib>
-#include <cstring>
-#include <mutex>
-#include <set>
-
 #include "bindings/aten.h"
 #include "cuda/select.h"
 
@@ -61,21 +56,10 @@ std::string why_not(const SelectOptions& options, const Tensor& scores) {
   return error.empty() ? "" : concat("on cuda:", device, ": ", error);
 }
 
-// What the kernel cannot serve goes to the PyTorch reference, with one warning for each reason.
+// The PyTorch reference, which warns once of the reason, or refuses where CUDA is forced.
 template <typename... Arguments>
-Tensor run_reference(const std::string& op, const std::string& reason,
-                     const Arguments&... arguments) {
-  const char* const backend = std::getenv("ZOPRUNE_BACKEND");
-  if (backend != nullptr && std::strcmp(backend, "cuda") == 0)
-    throw std::runtime_error(
-        concat("zoprune::", op, ": ZOPRUNE_BACKEND=cuda cannot run: ", reason));
-  static std::mutex mutex;
-  static std::set<std::string> told;
-  const std::string text =
-      concat("zoprune::", op, ": running the PyTorch reference, not CUDA: ", reason);
-  const std::lock_guard<std::mutex> lock(mutex);
-  if (told.insert(text).second) aten::warn(text.c_str());
-  return aten::call(("zoprune::_reference_" + op).c_str(), "", arguments...);
+Tensor run_reference(const char* op, const std::string& reason, const Arguments&... arguments) {
+  return aten::call(concat("zoprune::_reference_", op).c_str(), "", reason, arguments...);
 }
 
 // Fills in what both operators have in common, and runs. Everything is enqueued on the current
