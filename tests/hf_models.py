@@ -94,7 +94,7 @@ def prompt(
     for index, images in enumerate(rows):
         ids = torch.randint(2, 80, (3 + index,)).tolist()
         for _ in range(images):
-            ids += _placeholders(case, *next(remaining)) + torch.randint(2, 80, (2,)).tolist()
+            ids += placeholders(case, *next(remaining)) + torch.randint(2, 80, (2,)).tolist()
         texts.append(ids)
     longest = max(map(len, texts))
     input_ids = torch.full((len(texts), longest), PAD)
@@ -118,7 +118,7 @@ def prompt(
     return inputs
 
 
-def _placeholders(case: Case, index: int, tokens: int) -> list[int]:
+def placeholders(case: Case, index: int, tokens: int) -> list[int]:
     """The part of the prompt that stands for one image or video: a run of placeholders or several,
     each announced by a token."""
     announced = [[]]

@@ -147,6 +147,31 @@ def sheet(
     return image
 
 
+def draw_lines(image: Image.Image, places: Sequence[int], horizontal: bool) -> None:
+    """Thin lines across the picture, at these pixels from the top, or from the left."""
+    draw = ImageDraw.Draw(image)
+    for place in places:
+        ends = (0, place, image.width, place) if horizontal else (place, 0, place, image.height)
+        draw.line(ends, fill=ACCENT, width=2)
+
+
+def montage(panels: Sequence[Panel], columns: int) -> Image.Image:
+    """Panels of any size, ``columns`` to a row, title and caption above each."""
+    label, gap = 34, 24
+    width = max(panel.image.width for panel in panels) + gap
+    height = max(panel.image.height for panel in panels) + gap + label
+    rows = -(-len(panels) // columns)
+    image = Image.new("RGB", (columns * width + gap, rows * height + gap), PAPER)
+    draw = ImageDraw.Draw(image)
+    for i, panel in enumerate(panels):
+        left, top = gap + i % columns * width, gap + i // columns * height
+        draw.text((left, top), panel.title, INK, _font(20))
+        after = left + _font(20).getlength(panel.title) + 12
+        draw.text((after, top), panel.caption, MUTED, _font(20))
+        image.paste(panel.image, (left, top + label))
+    return image
+
+
 def with_palette(image: Image.Image) -> Image.Image:
     """The picture in 256 colors of its own: a third of the bytes in a PNG file."""
     sample = image.resize((image.width // 3, image.height // 3), Image.Resampling.NEAREST)

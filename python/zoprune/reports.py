@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
+
+from . import overlay
+from .families.base import View
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 LINEAR_WARNING = (
     "zoprune: the projector is one linear layer: every token has the same sensitivity; "
@@ -19,12 +27,14 @@ _warned = False
 
 @dataclass(frozen=True)
 class Visual:
-    """The tokens of all images, or all videos, of one call; everything on the CPU."""
+    """The tokens of all images, or all videos, of one call; its tensors are on the CPU."""
 
     modality: str
     images: Tensor  # [T] int64, the image that each token belongs to
     kept: Tensor  # [K] int64, ascending, into the T tokens
     scores: Tensor  # [T] float32, NaN for newlines
+    # what the vision tower saw of each image, from the scores of each; holds on to the pixels
+    views: Callable[[list[Tensor]], list[list[View]]]
 
 
 @dataclass(frozen=True)
@@ -46,20 +56,36 @@ class Report:
     @property
     def scores(self) -> list[Tensor]:
         """Sensitivity of every token of each image, float32 [N]; NaN for newlines."""
-        return [
-            v.scores[v.images == image]
-            for v in self.visuals
-            for image in range(int(v.images.max()) + 1)
-        ]
+        return [scores for v in self.visuals for scores in _by_image(v)]
 
     @property
     def tokens(self) -> list[int]:
         """How many visual tokens each image had."""
         return [len(scores) for scores in self.scores]
 
+    @property
+    def views(self) -> list[list[View]]:
+        """What the vision tower saw of each image (crops, frames), and where its tokens lie."""
+        return [views for v in self.visuals for views in v.views(_by_image(v))]
+
+    def picture(self, index: int = 0, processor: Any = None) -> Image:
+        """The image with what was dropped faded to grey; crops and frames side by side.
+
+        Args:
+            index: which image, in the order of ``kept``.
+            processor: the model's processor, whose mean and standard deviation give the colors of
+                the picture back; without it they are stretched to the full range.
+        """
+        return overlay.picture(self.views[index], self.kept[index], processor)
+
     def __str__(self) -> str:
         counts = zip(self.kept, self.tokens, strict=True)
         return ", ".join(f"{len(kept)} of {tokens}" for kept, tokens in counts)
+
+
+def _by_image(visual: Visual) -> list[Tensor]:
+    """The scores of each image."""
+    return list(visual.scores.split(visual.images.bincount().tolist()))
 
 
 def report(model: nn.Module) -> Report:

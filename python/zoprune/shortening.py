@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -43,7 +44,9 @@ def shorten(model: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor]
         keep_columns.view(-1)[slots] = False
         keep_columns.view(-1)[slots[picks]] = True
         visuals[modality], kept[modality] = tokens, picks
-        entries.append(reports.Visual(modality, images, picks.cpu(), scores.cpu()))
+        given = {name: inputs[name] for name in names if name in inputs}
+        views = functools.partial(family.views, model.config, given, modality)
+        entries.append(reports.Visual(modality, images, picks.cpu(), scores.cpu(), views))
     reports.remember(model, entries)
 
     short = Shortening.of(keep_columns, inputs.get("attention_mask"))

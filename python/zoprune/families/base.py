@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -43,6 +44,16 @@ class VisualTokens:
         """The features that remain of each image; ``kept`` [K] ascending, into the T tokens."""
         counts = self.images.to(kept.device)[kept].bincount(minlength=len(self.features))
         return list(torch.cat(list(self.features))[kept].split(counts.tolist()))
+
+
+@dataclass
+class View:
+    """A picture that the vision tower saw (an image, a crop, a frame) and the tokens over it."""
+
+    pixels: Tensor  # [3, H, W], as the processor normalised them
+    tokens: Tensor  # [rows, columns] int64, indices within the image; they cover all of the picture
+    # where crops meet, in token rows and in token columns
+    seams: tuple[Sequence[float], Sequence[float]] = ((), ())
 
 
 class Family:
@@ -110,9 +121,29 @@ class Family:
         stacked = isinstance(tokens.features, Tensor)  # [images, k, D]
         return type(tokens.output)(pooler_output=torch.stack(features) if stacked else features)
 
+    def views(
+        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+    ) -> list[list[View]]:
+        """The views of each image, whose tokens have these scores: here one, square."""
+        views = []
+        for pixels, tokens in zip(inputs[self.inputs[modality][0]], scores, strict=True):
+            side = math.isqrt(len(tokens))
+            views.append([View(pixels, torch.arange(len(tokens)).view(side, side))])
+        return views
+
     def token_id(self, model: Any, modality: str) -> int:
         """The token that stands for one visual token in ``input_ids``."""
         return getattr(model.config, f"{modality}_token_id")
+
+
+def sized_views(inputs: dict[str, Any], side: int) -> list[list[View]]:
+    """The views of images that were padded to one size; a token covers ``side`` pixels squared."""
+    views = []
+    for pixels, (height, width) in zip(inputs["pixel_values"], inputs["image_sizes"], strict=True):
+        rows, columns = int(height) // side, int(width) // side
+        seen = pixels[:, : rows * side, : columns * side]
+        views.append([View(seen, torch.arange(rows * columns).view(rows, columns))])
+    return views
 
 
 @functools.cache

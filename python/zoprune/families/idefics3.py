@@ -1,11 +1,13 @@
 """Idefics 3 and SmolVLM: an image is crops and a view of the whole, each a run of placeholders."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .base import Family, VisualTokens
+from .base import Family, View, VisualTokens
 
 
 class Idefics3(Family):
@@ -24,6 +26,17 @@ class Idefics3(Family):
             return VisualTokens([features], x)
         groups = [torch.arange(len(runs)).repeat_interleave(torch.tensor(runs)) for runs in images]
         return VisualTokens(features.split(sizes), x, None, torch.cat(groups).float(), output)
+
+    def views(
+        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+    ) -> list[list[View]]:
+        pixels = inputs["pixel_values"].flatten(0, 1)
+        pixels = pixels[pixels.flatten(1).any(1)]  # without the padding of short rows
+        size = sum(map(len, scores)) // len(pixels)  # tokens of a view
+        side = math.isqrt(size)
+        remaining = iter(pixels)
+        grids = [torch.arange(len(tokens)).view(-1, side, side) for tokens in scores]
+        return [[View(next(remaining), tokens) for tokens in grid] for grid in grids]
 
 
 def image_runs(ids: Tensor, placeholder: int) -> list[list[int]]:

@@ -1,8 +1,20 @@
 """LLaVA-1.5 and Pixtral in its original form: one row of the projector is one visual token."""
 
-from .base import Family
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .base import Family, View, sized_views
 
 
 class Llava(Family):
     models = ("LlavaForConditionalGeneration",)
     passed_on = ("image_sizes",)
+
+    def views(
+        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+    ) -> list[list[View]]:
+        if inputs.get("image_sizes") is None:
+            return super().views(config, inputs, modality, scores)
+        return sized_views(inputs, config.vision_config.patch_size)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Family, VisualTokens
+from .base import Family, View, VisualTokens
 
 
 class LlavaNext(Family):
@@ -15,7 +15,7 @@ class LlavaNext(Family):
 
     def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
         output, x = self.project(model, inputs, modality)
-        crops = self.crops(model, inputs)
+        crops = self.crops(model.config, inputs)
         patches = x.shape[0] // sum(crops)
 
         def arrange(rows: Tensor) -> Tensor:
@@ -28,11 +28,10 @@ class LlavaNext(Family):
         features = getattr(output, "pooler_output", output)
         return VisualTokens(features, x, arrange, groups, output)
 
-    def crops(self, model: Any, inputs: dict[str, Any]) -> list[int]:
+    def crops(self, config: Any, inputs: dict[str, Any]) -> list[int]:
         """How many views of each image go through the vision tower."""
         from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-        config = model.config
         size = config.vision_config.image_size
         return [
             image_size_to_num_patches(s, config.image_grid_pinpoints, size)
@@ -47,3 +46,48 @@ class LlavaNext(Family):
         return model.model.pack_image_features(
             images, inputs["image_sizes"], strategy, image_newline=newline
         )[0]
+
+    def views(
+        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+    ) -> list[list[View]]:
+        """The base view and, where there are crops, what they show together."""
+        pixels, counts = inputs["pixel_values"], self.crops(config, inputs)
+        if pixels.dim() == 4:
+            pixels = pixels.split(counts)
+        patch = config.vision_config.patch_size
+        side = config.vision_config.image_size // patch  # tokens
+        result = []
+        for crops, count, size, tokens in zip(
+            pixels, counts, inputs["image_sizes"], scores, strict=True
+        ):
+            crops = crops[:count, :, : side * patch, : side * patch]
+            views = [View(crops[0], torch.arange(side**2).view(side, side))]
+            if count > 1:
+                views.append(_stitched(config, crops[1:], size, tokens))
+            result.append(views)
+        return result
+
+
+def _stitched(config: Any, crops: Tensor, size: Tensor, scores: Tensor) -> View:
+    """The crops [n, 3, S, S] side by side without padding; each row of tokens ends in a newline."""
+    from transformers.models.llava_next.modeling_llava_next import (
+        get_anyres_image_grid_shape,
+        unpad_image,
+    )
+
+    vision = config.vision_config
+    patch, side = vision.patch_size, vision.image_size // vision.patch_size
+    down, across = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, vision.image_size)
+    mosaic = crops.unflatten(0, (down, across)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    every = torch.arange(down * across * side**2).view(1, down * side, across * side)
+    shown = unpad_image(every, size)[0]  # [h, w] patches
+    (top, left), (height, width) = divmod(int(shown[0, 0]), across * side), shown.shape
+    seen = mosaic[:, top * patch : (top + height) * patch, left * patch : (left + width) * patch]
+    rows = int(scores[side**2 :].isnan().sum())
+    tokens = torch.arange(side**2, len(scores)).view(rows, -1)[:, :-1]
+    vertical, horizontal = rows / height, tokens.shape[1] / width  # tokens per patch
+    seams = (
+        [(crop * side - top) * vertical for crop in range(1, down)],
+        [(crop * side - left) * horizontal for crop in range(1, across)],
+    )
+    return View(seen, tokens, seams)

@@ -1,12 +1,13 @@
 """LLaVA-OneVision: crops as in LLaVA-NeXT, scaled down beyond a limit; videos pooled 2 x 2."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .base import VisualTokens
+from .base import View, VisualTokens
 from .llava_next import LlavaNext
 
 
@@ -42,8 +43,8 @@ class LlavaOnevision(LlavaNext):
             features = torch.cat([output, newline.to(output)], dim=1)
         return VisualTokens(features, x, arrange, groups, output)
 
-    def crops(self, model: Any, inputs: dict[str, Any]) -> list[int]:
-        crops = super().crops(model, inputs)
+    def crops(self, config: Any, inputs: dict[str, Any]) -> list[int]:
+        crops = super().crops(config, inputs)
         counts = inputs.get("batch_num_images")
         if counts is None:
             return crops
@@ -55,3 +56,15 @@ class LlavaOnevision(LlavaNext):
     ) -> Sequence[Tensor]:
         ratio = inputs.get("vision_aspect_ratio") or model.config.vision_aspect_ratio
         return model.model.pack_image_features(images, inputs["image_sizes"], newline, ratio)[0]
+
+    def views(
+        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+    ) -> list[list[View]]:
+        if modality == "image":
+            return super().views(config, inputs, modality, scores)
+        result = []
+        for frames, tokens in zip(inputs["pixel_values_videos"], scores, strict=True):
+            side = math.isqrt(len(tokens) // len(frames))
+            grids = torch.arange(len(tokens) - 1).view(len(frames), side, side)
+            result.append([View(*view) for view in zip(frames, grids, strict=True)])
+        return result

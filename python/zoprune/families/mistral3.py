@@ -1,5 +1,6 @@
 """Mistral 3 (Pixtral's successor): RMSNorm, a linear 2 x 2 merge, then the MLP."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..projector import Projector
-from .base import Family, VisualTokens
+from .base import Family, View, VisualTokens, sized_views
 
 
 class Mistral3(Family):
@@ -25,6 +26,11 @@ class Mistral3(Family):
         blocks = [_merge_blocks(x, *grid, merge) for x, grid in zip(images, grids, strict=True)]
         tokens.x = torch.cat(blocks)
         return tokens
+
+    def views(
+        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+    ) -> list[list[View]]:
+        return sized_views(inputs, config.vision_config.patch_size * config.spatial_merge_size)
 
 
 def _merge_blocks(x: Tensor, height: int, width: int, merge: int) -> Tensor:

@@ -1,12 +1,13 @@
 """Qwen2-VL and Qwen2.5-VL: a norm and a 2 x 2 merge in the projector, multimodal positions."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .base import Family, VisualTokens
+from .base import Family, View, VisualTokens
 
 
 class Qwen2VL(Family):
@@ -35,6 +36,28 @@ class Qwen2VL(Family):
         if "mm_token_type_ids" in names and inputs.get("mm_token_type_ids") is None:
             return None  # transformers falls back to ordinary positions
         return index(**{name: inputs[name] for name in names if inputs.get(name) is not None})[0]
+
+    def views(
+        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+    ) -> list[list[View]]:
+        """One for each frame, or pair of frames, of which it shows the first."""
+        vision = config.vision_config
+        patch, merge, pair = (
+            vision.patch_size,
+            vision.spatial_merge_size,
+            vision.temporal_patch_size,
+        )
+        pixels, grids = (inputs[name] for name in self.inputs[modality][:2])
+        images = pixels.split(grids.prod(1).tolist())  # [patches, channels]
+        result = []
+        for patches, (t, h, w) in zip(images, grids.tolist(), strict=True):
+            rows, columns = h // merge, w // merge
+            blocks = patches.view(t, rows, columns, merge, merge, -1, pair, patch, patch)
+            first = blocks.select(6, 0)  # [t, rows, columns, merge, merge, 3, patch, patch]
+            frames = first.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(t, -1, h * patch, w * patch)
+            tokens = torch.arange(t * rows * columns).view(t, rows, columns)
+            result.append([View(*view) for view in zip(frames, tokens, strict=True)])
+        return result
 
 
 class Qwen25VL(Qwen2VL):
