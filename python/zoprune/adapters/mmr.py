@@ -39,7 +39,7 @@ def maximal_marginal_relevance(
     check_share(name, "lambda_mult", lambda_mult)
     k = min(k, sizes["N"])
     check_count(name, "k", k, sizes["N"], "embeddings")
-    relevance = cosine(embedding_list, query_embedding[None]).flatten()  # [N]
+    relevance = cosine(embedding_list, query_embedding[None]).detach().flatten()  # [N]
     spread = lambda_mult * float(relevance.max() - relevance.min())
     tradeoff = spread / (spread + 1 - lambda_mult) if lambda_mult < 1 else 1.0
     return zoprune_kernels.select(

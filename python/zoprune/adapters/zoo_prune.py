@@ -138,14 +138,16 @@ def get_lowrank_mm_projector(mm_projector: nn.Module, rank: int = PUBLISHED_RANK
         ValueError: an argument that the above does not allow, named.
     """
     name = "get_lowrank_mm_projector"
-    low = copy.deepcopy(mm_projector)
-    projector = find_projector(low)
+    projector = find_projector(mm_projector)
     if projector.is_linear or projector.merge is not None:
         fail(name, "mm_projector", "two linear layers around an activation", projector.describe())
     most = min(min(projector.linear_1.weight.shape), min(projector.linear_2.weight.shape))
     check_count(name, "rank", rank, most, "rows or columns")
-    with torch.no_grad():
-        for layer in (projector.linear_1, projector.linear_2):
+    # Tensors made in inference mode have no version, by which new weights are noticed.
+    with torch.inference_mode(False), torch.no_grad():
+        low = copy.deepcopy(mm_projector)
+        copied = find_projector(low)
+        for layer in (copied.linear_1, copied.linear_2):
             u, s, vh = torch.linalg.svd(layer.weight.float(), full_matrices=False)
             layer.weight.copy_((u[:, :rank] * s[:rank]) @ vh[:rank])
     return low
