@@ -182,6 +182,19 @@ def test_operators_agree_with_the_reference(monkeypatch, dtype):
                 assert torch.equal(ours, theirs), name
 
 
+@pytest.mark.parametrize("method", ["dpp", "suppress", "coverage"])
+def test_every_method_follows_the_scores(method):
+    p = projector(2, 33)
+    metric = reference.fold_metric(p.w1, p.w2)
+    got, _ = ops.score_and_select(*p.layers, 5, metric=metric, method=method)
+    want, _ = torch.ops.zoprune.score_and_select(*p.layers, 5, metric=metric, method=method)
+    assert torch.equal(got, want)
+    offsets = [torch.tensor([0, n, 2 * n], dtype=torch.int32) for n in (33, 5)]
+    flat = (p.x.flatten(0, 1), *p.layers[1:])
+    packed, _ = ops.score_and_select_varlen(*flat, *offsets, 10, metric=metric, method=method)
+    assert torch.equal(packed.view(2, 5), got + torch.tensor([[0], [33]]))
+
+
 def test_a_linear_projector_scores_all_tokens_alike():
     p, u = projector(33), directions(2, 32)
     scores = ops.sensitivity(*p.layers[:4], u, activation="identity")

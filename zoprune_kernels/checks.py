@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "identity")
 DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
 METHODS = ("sads", "maxmin", "topk", "random", "mmr")
+FAMILY = ("dpp", "suppress", "coverage")  # methods with an operator of their own
 FIRST_PICKS = ("score", "isolated")
 RULES = ("soft", "exponential", "hard")
 Shape = list[int]
@@ -38,8 +39,44 @@ class SelectRule:
     @property
     def needs_keys(self) -> bool:
         """Whether tokens are compared with one another at all."""
-        compared = self.method in ("sads", "maxmin", "mmr") or self.first == "isolated"
+        compared = self.method in ("sads", "maxmin", "mmr", *FAMILY) or self.first == "isolated"
         return compared or self.max_similarity < 1
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """The options of ``select_suppress`` that decide the picks, with the operators' defaults."""
+
+    rule: str = "soft"
+    sigma_space: float = 1.5
+    sigma_similarity: float = 0.05
+    radius: float = 5.0
+    strength: float = 1.0
+    threshold: float = 0.9
+
+
+@dataclass(frozen=True)
+class PruneRule:
+    """How a ``*_and_select`` operator selects: by any method, with the method's options."""
+
+    select: SelectRule
+    suppression: Suppression
+    positions: Tensor | None = None
+    weights: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, positions: Tensor | None = None, weights: Tensor | None = None, **options: Any
+    ) -> PruneRule:
+        suppression = {name: options.pop(name) for name in _SUPPRESSION if name in options}
+        return cls(SelectRule(**options), Suppression(**suppression), positions, weights)
+
+    @property
+    def method(self) -> str:
+        return self.select.method
+
+
+_SUPPRESSION = tuple(field.name for field in fields(Suppression))
 
 
 class Checker:
@@ -126,8 +163,8 @@ class Checker:
 
     # -- selection --------------------------------------------------------------------------------
 
-    def selection(self, rule: SelectRule, has_keys: bool) -> None:
-        self.one_of("method", rule.method, METHODS)
+    def selection(self, rule: SelectRule, has_keys: bool, methods: Sequence[str] = METHODS) -> None:
+        self.one_of("method", rule.method, methods)
         if not -1 <= rule.max_similarity <= 1:
             self.fail("max_similarity", "a number in [-1, 1]", _number(rule.max_similarity))
         if not 0 <= rule.tradeoff <= 1:
@@ -141,6 +178,27 @@ class Checker:
             self.fail("picks_per_step", "an integer >= 1", rule.picks_per_step)
         if rule.needs_keys and not has_keys:
             self.fail("keys", f"a tensor (method '{rule.method}' compares tokens)", "None")
+
+    def pruning_rule(self, rule: PruneRule, x: Tensor) -> None:
+        """Any method; keys default to the projector's outputs, so that there are always some."""
+        self.selection(rule.select, True, METHODS + FAMILY)
+        self.suppression(rule.suppression)
+        if rule.positions is not None:
+            self.positions(rule.positions, x.shape[:-1], x, "x")
+        self.weights(rule.weights, x.shape[:-1], x, "x")
+        for name, tensor, method in (
+            ("positions", rule.positions, "suppress"),
+            ("weights", rule.weights, "coverage"),
+        ):
+            if tensor is not None and rule.method != method:
+                self.fail(name, f"None with method '{rule.method}'", "a tensor")
+        if rule.method in FAMILY:
+            for name in ("max_similarity", "first", "num_seed", "centre", "picks_per_step"):
+                default, value = getattr(SelectRule(), name), getattr(rule.select, name)
+                if value != default:
+                    self.fail(
+                        name, f"{_option(default)} with method '{rule.method}'", _option(value)
+                    )
 
     def scores(self, scores: Tensor, *, packed: bool = False, name: str = "scores") -> None:
         self.float_dtype(name, scores)
@@ -169,11 +227,11 @@ class Checker:
                 self.dtype(argument, mask, torch.bool)
                 self.device(argument, mask, like, name)
 
-    def weights(self, weights: Tensor | None, scores: Tensor) -> None:
+    def weights(self, weights: Tensor | None, lead: Sequence[Any], like: Tensor, name: str) -> None:
         if weights is not None:
-            self.shape("weights", weights, scores.shape, "one weight for each token of scores")
+            self.shape("weights", weights, lead, f"one weight for each token of {name}")
             self.float_dtype("weights", weights)
-            self.device("weights", weights, scores, "scores")
+            self.device("weights", weights, like, name)
 
     def positions(self, positions: Tensor, lead: Sequence[Any], like: Tensor, name: str) -> None:
         names = f"one position for each token of {name}"
@@ -184,25 +242,18 @@ class Checker:
         self.float_dtype("positions", positions)
         self.device("positions", positions, like, name)
 
-    def suppression(
-        self,
-        rule: str,
-        sigma_space: float,
-        sigma_similarity: float,
-        radius: float,
-        strength: float,
-        threshold: float,
-    ) -> None:
-        self.one_of("rule", rule, RULES)
-        for name, sigma in (("sigma_space", sigma_space), ("sigma_similarity", sigma_similarity)):
+    def suppression(self, options: Suppression) -> None:
+        self.one_of("rule", options.rule, RULES)
+        for name in ("sigma_space", "sigma_similarity"):
+            sigma = getattr(options, name)
             if not (math.isfinite(sigma) and sigma > 0):
                 self.fail(name, "a finite number > 0", _number(sigma))
-        if not radius > 0:
-            self.fail("radius", "a number > 0", _number(radius))
-        if not (math.isfinite(strength) and strength >= 0):
-            self.fail("strength", "a finite number >= 0", _number(strength))
-        if not -1 <= threshold <= 1:
-            self.fail("threshold", "a number in [-1, 1]", _number(threshold))
+        if not options.radius > 0:
+            self.fail("radius", "a number > 0", _number(options.radius))
+        if not (math.isfinite(options.strength) and options.strength >= 0):
+            self.fail("strength", "a finite number >= 0", _number(options.strength))
+        if not -1 <= options.threshold <= 1:
+            self.fail("threshold", "a number in [-1, 1]", _number(options.threshold))
 
     def k(self, k: int, tokens: int) -> None:
         if not 1 <= k <= tokens:
@@ -277,3 +328,7 @@ def _shape(shape: Sequence[Any]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:g}"
+
+
+def _option(value: Any) -> str:
+    return _number(value) if isinstance(value, float) else repr(value)

@@ -7,31 +7,32 @@ inference-only: none has data-dependent output shapes, none synchronises with th
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import contracts, fallback
-from .checks import SelectRule
+from .checks import PruneRule, SelectRule, Suppression
 from .contracts import tokens as token_contracts
 from .fallback import handover
 
 _RULE = """str method="sads", float max_similarity=1.0, bool sort=True, float tradeoff=0.5,
     str first="score", int num_seed=0, bool centre=False, int picks_per_step=1"""
+_SUPPRESSION = """str rule="soft", float sigma_space=1.5, float sigma_similarity=0.05,
+    float radius=5.0, float strength=1.0, float threshold=0.9"""
 _PRUNE_OPTIONS = f"""
-    Tensor? directions=None, Tensor? metric=None, Tensor? keys=None,
-    Tensor? must_keep=None, Tensor? valid=None, *,
+    Tensor? directions=None, Tensor? metric=None, Tensor? keys=None, Tensor? must_keep=None,
+    Tensor? valid=None, Tensor? positions=None, Tensor? weights=None, *,
     int num_directions=64, float step=0.01, str distribution="sphere", int seed=0,
-    str activation="gelu", {_RULE}"""
+    str activation="gelu", {_RULE},
+    {_SUPPRESSION}"""
 _SELECT_OPTIONS = f"""
     Tensor? must_keep=None, Tensor? valid=None, *,
     {_RULE}"""
-_SUPPRESS_OPTIONS = """
+_SUPPRESS_OPTIONS = f"""
     Tensor? positions=None, Tensor? must_keep=None, Tensor? valid=None, *,
-    str rule="soft", float sigma_space=1.5, float sigma_similarity=0.05, float radius=5.0,
-    float strength=1.0, float threshold=0.9, bool sort=True"""
+    {_SUPPRESSION}, bool sort=True"""
 _DPP_OPTIONS = "Tensor? must_keep=None, Tensor? valid=None, *, bool sort=True"
 _COVERAGE_OPTIONS = f"Tensor? weights=None, {_DPP_OPTIONS}"
 _PROJECTOR = "Tensor x, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2"
@@ -76,7 +77,6 @@ SCHEMAS = {
     "frame_change": "(Tensor x) -> Tensor",
 }
 
-_RULE_NAMES = [field.name for field in dataclasses.fields(SelectRule)]
 _library = torch.library.Library("zoprune", "DEF")
 
 
@@ -161,9 +161,11 @@ def _select_dpp_varlen(
     return quality.new_empty(shape, dtype=torch.int64)
 
 
-def _select_suppress(scores, keys, k, positions=None, must_keep=None, valid=None, **options):
+def _select_suppress(
+    scores, keys, k, positions=None, must_keep=None, valid=None, *, sort=True, **options
+):
     shape = contracts.select_suppress(
-        scores, keys, k, positions, must_keep, valid, *_suppression(**options)
+        scores, keys, k, positions, must_keep, valid, Suppression(**options)
     )
     return scores.new_empty(shape, dtype=torch.int64)
 
@@ -177,27 +179,15 @@ def _select_suppress_varlen(
     positions=None,
     must_keep=None,
     valid=None,
+    *,
+    sort=True,
     **options,
 ):
     packing = (cu_tokens, cu_keep, total_keep)
     shape = contracts.select_suppress_varlen(
-        scores, keys, *packing, positions, must_keep, valid, *_suppression(**options)
+        scores, keys, *packing, positions, must_keep, valid, Suppression(**options)
     )
     return scores.new_empty(shape, dtype=torch.int64)
-
-
-def _suppression(
-    *,
-    rule="soft",
-    sigma_space=1.5,
-    sigma_similarity=0.05,
-    radius=5.0,
-    strength=1.0,
-    threshold=0.9,
-    sort=True,
-):
-    """The options of select_suppress that its contract checks, in its order."""
-    return rule, sigma_space, sigma_similarity, radius, strength, threshold
 
 
 def _select_coverage(scores, keys, k, weights=None, must_keep=None, valid=None, *, sort=True):
@@ -226,16 +216,16 @@ def _pruned(op: str, contract: Any, arguments: tuple, options: dict) -> tuple[Te
     """(tokens, indices, scores) of a pruning operator, from its contract."""
     x = arguments[0]
     head = 6 if contract is contracts.score_and_select else 8
-    tensors = (*arguments[head:], *(None,) * (head + 5 - len(arguments)))
+    tensors = (*arguments[head:], *(None,) * (head + 7 - len(arguments)))
+    sampling = {"num_directions": 64, "step": 0.01, "distribution": "sphere", "seed": 0}
+    sampling |= {"activation": "gelu", "sort": True}
+    sampling |= {name: options.pop(name) for name in sampling if name in options}
     tokens, kept, scores = contract(
         op,
         *arguments[:head],
-        *tensors,
-        options.get("num_directions", 64),
-        options.get("step", 0.01),
-        options.get("distribution", "sphere"),
-        options.get("activation", "gelu"),
-        SelectRule(**{name: options[name] for name in _RULE_NAMES if name in options}),
+        *tensors[:5],
+        *(sampling[name] for name in ("num_directions", "step", "distribution", "activation")),
+        PruneRule.of(*tensors[5:], **options),
     )
     return (
         x.new_empty(tokens),

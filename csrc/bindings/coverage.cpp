@@ -5,14 +5,14 @@
 #include "bindings/greedy.h"
 
 namespace zoprune {
-namespace {
-
 GreedyKernel coverage_kernel(bool sort) {
   return [sort, kernel = ZOPRUNE_BEST(select_coverage)](
              const KeyLayout& layout, const GreedyImage& image, ParallelFor parallel_for) {
     kernel(layout, image, sort, parallel_for);
   };
 }
+
+namespace {
 
 Tensor select_coverage_cpu(Tensor scores, Tensor keys, int64_t k, std::optional<Tensor> weights,
                            std::optional<Tensor> must_keep, std::optional<Tensor> valid,

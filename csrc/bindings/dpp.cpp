@@ -5,14 +5,14 @@
 #include "bindings/greedy.h"
 
 namespace zoprune {
-namespace {
-
 GreedyKernel dpp_kernel(bool sort) {
   return [sort, kernel = ZOPRUNE_BEST(select_dpp)](
              const KeyLayout& layout, const GreedyImage& image, ParallelFor parallel_for) {
     kernel(layout, image, sort, parallel_for);
   };
 }
+
+namespace {
 
 Tensor select_dpp_cpu(Tensor quality, Tensor keys, int64_t k, std::optional<Tensor> must_keep,
                       std::optional<Tensor> valid, bool sort) {

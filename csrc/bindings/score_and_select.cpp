@@ -7,8 +7,8 @@
 
 #include "bindings/aten.h"
 #include "bindings/directions.h"
+#include "bindings/greedy.h"
 #include "bindings/scoring.h"
-#include "bindings/select.h"
 
 namespace zoprune {
 namespace {
@@ -20,13 +20,14 @@ struct Request {
   Tensor x, w1;
   std::optional<Tensor> b1;
   Tensor w2;
-  std::optional<Tensor> b2, directions, metric, keys, must_keep, valid;
+  std::optional<Tensor> b2, directions, metric, keys, must_keep, valid, positions, weights;
   int64_t num_directions;
   double step;
   std::string distribution;
   int64_t seed;
   std::string activation;
   SelectOptions select;
+  SuppressOptions suppress;
 
   std::vector<Size> lead() const { return {x.sizes().begin(), x.sizes().end() - 1}; }
 };
@@ -34,6 +35,25 @@ struct Request {
 struct Pruned {
   Tensor tokens, indices, scores;
 };
+
+// The arguments of a method with an operator of its own, which takes none of `select`'s options.
+void check_rule(const Checker& check, const Request& in) {
+  check_selection(check, in.select, true, true);  // keys default to the projector's outputs
+  check_suppression(check, in.suppress, 0);
+  if (in.positions) check_positions(check, *in.positions, in.lead(), in.x, "x");
+  if (in.weights) check_weights(check, *in.weights, in.lead(), in.x, "x");
+  const auto& [method, max_similarity, sort, seed, tradeoff, first, num_seed, centre, step] =
+      in.select;
+  const std::string with = concat(" with method '", method, "'");
+  check.require(!in.positions || method == "suppress", "positions", "None" + with, "a tensor");
+  check.require(!in.weights || method == "coverage", "weights", "None" + with, "a tensor");
+  if (!in.select.is_family()) return;
+  check.require(max_similarity == 1, "max_similarity", "1" + with, max_similarity);
+  check.require(first == "score", "first", "'score'" + with, "'" + first + "'");
+  check.require(num_seed == 0, "num_seed", "0" + with, num_seed);
+  check.require(!centre, "centre", "False" + with, "True");
+  check.require(step == 1, "picks_per_step", "1" + with, step);
+}
 
 void check_request(const Checker& check, const Request& in, bool packed) {
   check_tokens(check, in.x, packed);
@@ -48,7 +68,7 @@ void check_request(const Checker& check, const Request& in, bool packed) {
   check_step(check, in.step);
   check.one_of("distribution", in.distribution, kDistributions);
   check_activation(check, in.activation);
-  check_selection(check, in.select, true);  // keys default to the projector's outputs
+  check_rule(check, in);
 }
 
 Tensor drawn_directions(const Checker& check, const Request& in) {
@@ -94,10 +114,19 @@ Tensor flat_positions(const Tensor& indices, const std::vector<Segment>& images,
   return flat;
 }
 
-// The arguments are checked; `select` picks by scores and keys.
-template <typename Select>
+GreedyKernel kernel_of(const Checker& check, const Request& in) {
+  const std::string& method = in.select.method;
+  if (method == "dpp") return dpp_kernel(in.select.sort);
+  if (method == "coverage") return coverage_kernel(in.select.sort);
+  if (method != "suppress") return select_kernel(in.select);
+  const int64_t axes = in.positions ? in.positions->size(-1) : 0;
+  return suppress_kernel(check_suppression(check, in.suppress, axes), in.select.sort);
+}
+
+// The arguments are checked. Every image keeps k tokens, or as many as it says where k is not
+// given.
 Pruned prune(const Checker& check, const Request& in, const std::vector<Segment>& images,
-             bool packed, bool with_tokens, Select select) {
+             std::optional<int64_t> k, bool with_tokens) {
   const Projector projector(in.w1, in.b1, in.w2, in.b2, check_activation(check, in.activation));
   warn_if_linear(projector.activation);
   const Scorer scorer =
@@ -105,7 +134,7 @@ Pruned prune(const Checker& check, const Request& in, const std::vector<Segment>
           ? expected_scorer(projector, *in.metric)
           : sampled_scorer(projector, in.directions ? *in.directions : drawn_directions(check, in),
                            in.step);
-  std::optional<Tensor> keys = in.keys;
+  std::optional<Tensor> keys = in.select.needs_keys() ? in.keys : std::nullopt;
   Tensor outputs;
   const bool project_all = !keys && in.select.needs_keys();
   if (project_all) {
@@ -115,9 +144,11 @@ Pruned prune(const Checker& check, const Request& in, const std::vector<Segment>
   }
   Pruned out;
   out.scores = score_images(in.x, images, projector, scorer, project_all ? &outputs : nullptr);
-  out.indices = select(out.scores, keys);
+  const GreedyTensors tensors{out.scores, keys, in.positions, in.weights, in.must_keep, in.valid};
+  const GreedyKernel kernel = kernel_of(check, in);
+  out.indices = k ? pick_in_images(tensors, *k, kernel) : pick_in_segments(tensors, images, kernel);
   if (!with_tokens) return out;
-  const Tensor positions = flat_positions(out.indices, images, packed);
+  const Tensor positions = flat_positions(out.indices, images, !k);
   const bool projected = project_all && in.x.scalar_type() != ScalarType::Half;
   const Tensor tokens = projected ? gather(reshape(outputs, {-1, in.w2.size(0)}), positions)
                                   : project_kept(in, projector, images, positions);
@@ -135,87 +166,79 @@ auto returned(const Pruned& out) {
     return std::make_tuple(out.indices, out.scores);
 }
 
-template <bool with_tokens>
-auto prune_images(Tensor x, Tensor w1, std::optional<Tensor> b1, Tensor w2,
-                  std::optional<Tensor> b2, int64_t k, std::optional<Tensor> directions,
-                  std::optional<Tensor> metric, std::optional<Tensor> keys,
-                  std::optional<Tensor> must_keep, std::optional<Tensor> valid,
-                  int64_t num_directions, double step, std::string distribution, int64_t seed,
-                  std::string activation, std::string method, double max_similarity, bool sort,
-                  double tradeoff, std::string first, int64_t num_seed, bool centre,
-                  int64_t picks_per_step) {
-  const Checker check(with_tokens ? "project_and_select" : "score_and_select");
-  const Request in{
-      x,
-      w1,
-      b1,
-      w2,
-      b2,
-      directions,
-      metric,
-      keys,
-      must_keep,
-      valid,
-      num_directions,
-      step,
-      distribution,
-      seed,
-      activation,
-      {method, max_similarity, sort, seed, tradeoff, first, num_seed, centre, picks_per_step}};
-  check_request(check, in, false);
-  check_k(check, k, x.size(x.dim() - 2));
-  const std::vector<Segment> images = images_of(x, k);
-  check_mask_values(check, images, must_keep, valid);
-  const auto select = [&](const Tensor& scores, const std::optional<Tensor>& all_keys) {
-    return select_images(scores, all_keys, k, must_keep, valid, in.select);
-  };
-  return returned<with_tokens>(prune(check, in, images, false, with_tokens, select));
+// The arguments that the operators have in common, in the schemas' order.
+Request request_of(Tensor x, Tensor w1, std::optional<Tensor> b1, Tensor w2,
+                   std::optional<Tensor> b2, std::optional<Tensor> directions,
+                   std::optional<Tensor> metric, std::optional<Tensor> keys,
+                   std::optional<Tensor> must_keep, std::optional<Tensor> valid,
+                   std::optional<Tensor> positions, std::optional<Tensor> weights,
+                   int64_t num_directions, double step, std::string distribution, int64_t seed,
+                   std::string activation, std::string method, double max_similarity, bool sort,
+                   double tradeoff, std::string first, int64_t num_seed, bool centre,
+                   int64_t picks_per_step, std::string rule, double sigma_space,
+                   double sigma_similarity, double radius, double strength, double threshold) {
+  return {x,
+          w1,
+          b1,
+          w2,
+          b2,
+          directions,
+          metric,
+          keys,
+          must_keep,
+          valid,
+          positions,
+          weights,
+          num_directions,
+          step,
+          distribution,
+          seed,
+          activation,
+          {method, max_similarity, sort, seed, tradeoff, first, num_seed, centre, picks_per_step},
+          {rule, sigma_space, sigma_similarity, radius, strength, threshold}};
 }
 
-template <bool with_tokens>
-auto prune_packed(Tensor x, Tensor w1, std::optional<Tensor> b1, Tensor w2,
-                  std::optional<Tensor> b2, Tensor cu_tokens, Tensor cu_keep, int64_t total_keep,
-                  std::optional<Tensor> directions, std::optional<Tensor> metric,
-                  std::optional<Tensor> keys, std::optional<Tensor> must_keep,
-                  std::optional<Tensor> valid, int64_t num_directions, double step,
-                  std::string distribution, int64_t seed, std::string activation,
-                  std::string method, double max_similarity, bool sort, double tradeoff,
-                  std::string first, int64_t num_seed, bool centre, int64_t picks_per_step) {
-  const Checker check(with_tokens ? "project_and_select_varlen" : "score_and_select_varlen");
-  const Request in{
-      x,
-      w1,
-      b1,
-      w2,
-      b2,
-      directions,
-      metric,
-      keys,
-      must_keep,
-      valid,
-      num_directions,
-      step,
-      distribution,
-      seed,
-      activation,
-      {method, max_similarity, sort, seed, tradeoff, first, num_seed, centre, picks_per_step}};
-  check_request(check, in, true);
-  check_packing(check, cu_tokens, cu_keep, total_keep, x, "x");
-  const std::vector<Segment> images = segments_of(check, cu_tokens, cu_keep, total_keep, x.size(0));
-  check_mask_values(check, images, must_keep, valid);
-  const auto select = [&](const Tensor& scores, const std::optional<Tensor>& all_keys) {
-    return select_segments(images, scores, all_keys, must_keep, valid, in.select);
-  };
-  return returned<with_tokens>(prune(check, in, images, true, with_tokens, select));
-}
+// The operators, with the rest of request_of's arguments after their own.
+template <typename... Rest>
+struct Operators {
+  using Layer = std::optional<Tensor>;
+
+  template <bool with_tokens>
+  static auto images(Tensor x, Tensor w1, Layer b1, Tensor w2, Layer b2, int64_t k, Rest... rest) {
+    const Checker check(with_tokens ? "project_and_select" : "score_and_select");
+    const Request in = request_of(x, w1, b1, w2, b2, rest...);
+    check_request(check, in, false);
+    check_k(check, k, x.size(x.dim() - 2));
+    const std::vector<Segment> images = images_of(x, k);
+    check_mask_values(check, images, in.must_keep, in.valid);
+    return returned<with_tokens>(prune(check, in, images, k, with_tokens));
+  }
+
+  template <bool with_tokens>
+  static auto packed(Tensor x, Tensor w1, Layer b1, Tensor w2, Layer b2, Tensor cu_tokens,
+                     Tensor cu_keep, int64_t total_keep, Rest... rest) {
+    const Checker check(with_tokens ? "project_and_select_varlen" : "score_and_select_varlen");
+    const Request in = request_of(x, w1, b1, w2, b2, rest...);
+    check_request(check, in, true);
+    check_packing(check, cu_tokens, cu_keep, total_keep, x, "x");
+    const std::vector<Segment> images =
+        segments_of(check, cu_tokens, cu_keep, total_keep, x.size(0));
+    check_mask_values(check, images, in.must_keep, in.valid);
+    return returned<with_tokens>(prune(check, in, images, std::nullopt, with_tokens));
+  }
+};
+
+template <typename Layer, typename... Rest>
+Operators<Rest...> operators_of(Request (*)(Tensor, Tensor, Layer, Tensor, Layer, Rest...));
+using Pruning = decltype(operators_of(&request_of));
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
-  m.impl("score_and_select", TORCH_BOX(&prune_images<false>));
-  m.impl("project_and_select", TORCH_BOX(&prune_images<true>));
-  m.impl("score_and_select_varlen", TORCH_BOX(&prune_packed<false>));
-  m.impl("project_and_select_varlen", TORCH_BOX(&prune_packed<true>));
+  m.impl("score_and_select", TORCH_BOX(&Pruning::images<false>));
+  m.impl("project_and_select", TORCH_BOX(&Pruning::images<true>));
+  m.impl("score_and_select_varlen", TORCH_BOX(&Pruning::packed<false>));
+  m.impl("project_and_select_varlen", TORCH_BOX(&Pruning::packed<true>));
 }
 
 }  // namespace zoprune

@@ -4,8 +4,8 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <cmath>
 
+#include "bindings/greedy.h"
 #include "cpu/select.h"
 
 namespace zoprune {
@@ -14,6 +14,15 @@ namespace {
 const std::vector<std::string> kMethods = {"sads", "maxmin", "topk", "random", "mmr"};
 
 }  // namespace
+
+bool SelectOptions::is_family() const {
+  return method == "dpp" || method == "suppress" || method == "coverage";
+}
+
+bool SelectOptions::needs_keys() const {
+  return method == "sads" || method == "maxmin" || method == "mmr" || is_family() ||
+         max_similarity < 1 || first == "isolated";
+}
 
 std::vector<Size> shape_of(const Tensor& tensor) {
   return {tensor.sizes().begin(), tensor.sizes().end()};
@@ -58,68 +67,6 @@ const void* image_keys(const Tensor& keys, int64_t image, const Segment& segment
          offset * key_bytes(key_layout(keys).type);
 }
 
-namespace {
-
-SelectRule select_rule(const SelectOptions& options, const std::optional<Tensor>& keys) {
-  SelectRule rule{};
-  rule.method = method_of(options);
-  rule.max_similarity = static_cast<float>(options.max_similarity);
-  rule.tradeoff = static_cast<float>(options.tradeoff);
-  rule.isolated_first = options.first == "isolated";
-  rule.num_seed = options.num_seed;
-  rule.centre = options.centre;
-  rule.picks_per_step = options.picks_per_step;
-  rule.sort = options.sort;
-  rule.seed = static_cast<uint64_t>(options.seed);
-  if (keys) rule.keys = key_layout(*keys);
-  return rule;
-}
-
-// Selects in each segment of scores [B, N] or [T]. Indices count from the start of the image, or of
-// the packed array where `packed`.
-void select_all(const std::vector<Segment>& segments, const Tensor& scores,
-                const std::optional<Tensor>& given_keys, const std::optional<Tensor>& must_keep,
-                const std::optional<Tensor>& valid, const SelectOptions& options, bool packed,
-                const Tensor& indices) {
-  const Tensor scores32 = torch::stable::contiguous(torch::stable::to(scores, ScalarType::Float));
-  const std::optional<Tensor> keys =
-      options.needs_keys() ? with_contiguous_rows(given_keys) : std::nullopt;
-  const auto kept_flags = contiguous(must_keep), valid_flags = contiguous(valid);
-  int64_t* next = indices.mutable_data_ptr<int64_t>();
-  std::vector<SelectImage> images;
-  for (size_t i = 0; i < segments.size(); ++i) {
-    const Segment& segment = segments[i];
-    constexpr int64_t most = int64_t{kMaxIndex} + 1;  // a rank holds no larger index
-    if (segment.tokens > most)
-      throw std::runtime_error(concat("zoprune: scores: expected at most ", most,
-                                      " tokens in an image, got ", segment.tokens));
-    SelectImage image{};
-    image.scores = scores32.const_data_ptr<float>() + segment.begin;
-    if (keys) image.keys = image_keys(*keys, i, segment);
-    if (must_keep) image.must_keep = flags(kept_flags) + segment.begin;
-    if (valid) image.valid = flags(valid_flags) + segment.begin;
-    image.tokens = segment.tokens;
-    image.keep = segment.keep;
-    image.first_index = packed ? segment.begin : 0;
-    image.indices = next;
-    next += segment.keep;
-    images.push_back(image);
-  }
-  const SelectRule rule = select_rule(options, keys);
-  auto* const kernel = ZOPRUNE_BEST(select);
-  const auto run = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) kernel(rule, images[i], run_parallel);
-  };
-  // An image a thread where there are enough images, else all threads in one image after another.
-  const int64_t count = static_cast<int64_t>(images.size());
-  if (count >= torch::stable::get_num_threads())
-    torch::stable::parallel_for(0, count, 1, run);
-  else
-    run(0, count);
-}
-
-}  // namespace
-
 void check_keys(const Checker& check, const Tensor& keys, const std::vector<Size>& lead,
                 const Tensor& like, const char* name) {
   std::vector<Size> expected = lead;
@@ -142,8 +89,11 @@ void check_masks(const Checker& check, const std::optional<Tensor>& must_keep,
   check_mask("valid", valid);
 }
 
-void check_selection(const Checker& check, const SelectOptions& options, bool has_keys) {
-  check.one_of("method", options.method, kMethods);
+void check_selection(const Checker& check, const SelectOptions& options, bool has_keys,
+                     bool with_family) {
+  std::vector<std::string> methods = kMethods;
+  if (with_family) methods.insert(methods.end(), {"dpp", "suppress", "coverage"});
+  check.one_of("method", options.method, methods);
   check.require(options.max_similarity >= -1 && options.max_similarity <= 1, "max_similarity",
                 "a number in [-1, 1]", options.max_similarity);
   check.require(options.tradeoff >= 0 && options.tradeoff <= 1, "tradeoff", "a number in [0, 1]",
@@ -266,24 +216,21 @@ void check_mask_values(const Checker& check, const std::vector<Segment>& segment
   }
 }
 
-Tensor select_images(const Tensor& scores, const std::optional<Tensor>& keys, int64_t k,
-                     const std::optional<Tensor>& must_keep, const std::optional<Tensor>& valid,
-                     const SelectOptions& options) {
-  std::vector<int64_t> shape(scores.sizes().begin(), scores.sizes().end());
-  shape.back() = k;
-  const Tensor indices = torch::stable::empty(shape, ScalarType::Long);
-  select_all(segments_of(scores, k), scores, keys, must_keep, valid, options, false, indices);
-  return indices;
-}
-
-Tensor select_segments(const std::vector<Segment>& segments, const Tensor& scores,
-                       const std::optional<Tensor>& keys, const std::optional<Tensor>& must_keep,
-                       const std::optional<Tensor>& valid, const SelectOptions& options) {
-  int64_t total_keep = 0;
-  for (const Segment& segment : segments) total_keep += segment.keep;
-  const Tensor indices = torch::stable::empty({total_keep}, ScalarType::Long);
-  select_all(segments, scores, keys, must_keep, valid, options, true, indices);
-  return indices;
+GreedyKernel select_kernel(const SelectOptions& options) {
+  SelectRule rule{};
+  rule.method = method_of(options);
+  rule.max_similarity = static_cast<float>(options.max_similarity);
+  rule.tradeoff = static_cast<float>(options.tradeoff);
+  rule.isolated_first = options.first == "isolated";
+  rule.num_seed = options.num_seed;
+  rule.centre = options.centre;
+  rule.picks_per_step = options.picks_per_step;
+  rule.sort = options.sort;
+  rule.seed = static_cast<uint64_t>(options.seed);
+  return [rule, kernel = ZOPRUNE_BEST(select)](const KeyLayout& layout, const GreedyImage& image,
+                                               ParallelFor parallel_for) {
+    kernel(rule, layout, image, parallel_for);
+  };
 }
 
 namespace {
@@ -297,7 +244,8 @@ Tensor select_cpu(Tensor scores, std::optional<Tensor> keys, int64_t k,
                               num_seed, centre,         picks_per_step};
   check_select(check, scores, keys, k, must_keep, valid, options);
   check_mask_values(check, segments_of(scores, k), must_keep, valid);
-  return select_images(scores, keys, k, must_keep, valid, options);
+  const auto compared = options.needs_keys() ? keys : std::nullopt;
+  return pick_in_images({scores, compared, {}, {}, must_keep, valid}, k, select_kernel(options));
 }
 
 Tensor select_varlen_cpu(Tensor scores, std::optional<Tensor> keys, Tensor cu_tokens,
@@ -313,7 +261,9 @@ Tensor select_varlen_cpu(Tensor scores, std::optional<Tensor> keys, Tensor cu_to
   const std::vector<Segment> segments =
       segments_of(check, cu_tokens, cu_keep, total_keep, scores.size(0));
   check_mask_values(check, segments, must_keep, valid);
-  return select_segments(segments, scores, keys, must_keep, valid, options);
+  const auto compared = options.needs_keys() ? keys : std::nullopt;
+  return pick_in_segments({scores, compared, {}, {}, must_keep, valid}, segments,
+                          select_kernel(options));
 }
 
 }  // namespace

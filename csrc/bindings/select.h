@@ -24,11 +24,10 @@ struct SelectOptions {
   bool centre = false;
   int64_t picks_per_step = 1;
 
+  // Whether the method has an operator of its own: dpp, suppress or coverage.
+  bool is_family() const;
   // Whether tokens are compared with one another at all.
-  bool needs_keys() const {
-    return method == "sads" || method == "maxmin" || method == "mmr" || max_similarity < 1 ||
-           first == "isolated";
-  }
+  bool needs_keys() const;
 };
 
 std::vector<Size> shape_of(const Tensor& tensor);
@@ -42,7 +41,8 @@ void check_keys(const Checker& check, const Tensor& keys, const std::vector<Size
 void check_masks(const Checker& check, const std::optional<Tensor>& must_keep,
                  const std::optional<Tensor>& valid, const std::vector<Size>& lead,
                  const Tensor& like, const char* name);
-void check_selection(const Checker& check, const SelectOptions& options, bool has_keys);
+void check_selection(const Checker& check, const SelectOptions& options, bool has_keys,
+                     bool with_family = false);
 void check_k(const Checker& check, int64_t k, int64_t tokens);
 void check_packing(const Checker& check, const Tensor& cu_tokens, const Tensor& cu_keep,
                    int64_t total_keep, const Tensor& like, const char* name);
@@ -86,16 +86,5 @@ const void* image_keys(const Tensor& keys, int64_t image, const Segment& segment
 
 // The ParallelFor of the CPU kernels: torch's threads.
 void run_parallel(int64_t count, void (*task)(void*, int64_t, int64_t), void* context);
-
-// Selects in each image; int64 indices [B, k] or [k], in each image's own numbering. Arguments are
-// already checked; keys are not read where the options do not need them.
-Tensor select_images(const Tensor& scores, const std::optional<Tensor>& keys, int64_t k,
-                     const std::optional<Tensor>& must_keep, const std::optional<Tensor>& valid,
-                     const SelectOptions& options);
-
-// The same for packed scores [T]; int64 positions [sum of keep] in the packed array.
-Tensor select_segments(const std::vector<Segment>& segments, const Tensor& scores,
-                       const std::optional<Tensor>& keys, const std::optional<Tensor>& must_keep,
-                       const std::optional<Tensor>& valid, const SelectOptions& options);
 
 }  // namespace zoprune

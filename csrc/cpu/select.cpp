@@ -16,11 +16,13 @@ constexpr int64_t kMinBlock = 32, kMaxBlock = 256;  // candidates of one round
 
 class Selection {
  public:
-  Selection(const SelectRule& rule, const SelectImage& image, ParallelFor parallel_for)
+  Selection(const SelectRule& rule, const KeyLayout& layout, const GreedyImage& image,
+            ParallelFor parallel_for)
       : rule_(rule),
         image_(image),
         parallel_for_(parallel_for),
-        keys_(rule.keys, image.keys, rule.compares() ? image.tokens : 0) {
+        dim_(layout.dim),
+        keys_(layout, image.keys, rule.compares() ? image.tokens : 0) {
     if (rule.centre && rule.compares()) keys_.centre(image.valid, parallel_for);
   }
 
@@ -130,7 +132,7 @@ class Selection {
   template <typename F>
   void for_parts(int64_t parts, int64_t dots_per_part, const F& f) const {
     constexpr int64_t kSerialProducts = 1 << 18;
-    if (parts * dots_per_part * rule_.keys.dim < kSerialProducts)
+    if (parts * dots_per_part * dim_ < kSerialProducts)
       f(0, parts);
     else
       for_each_part(parallel_for_, parts, f);
@@ -284,8 +286,9 @@ class Selection {
   static int64_t num_blocks(int64_t count) { return (count + kRowBlock - 1) / kRowBlock; }
 
   const SelectRule& rule_;
-  const SelectImage& image_;
+  const GreedyImage& image_;
   const ParallelFor parallel_for_;
+  const int64_t dim_;
   Keys keys_;
   Method method_ = Method::topk;
 
@@ -300,8 +303,9 @@ class Selection {
 
 }  // namespace
 
-void select(const SelectRule& rule, const SelectImage& image, ParallelFor parallel_for) {
-  if (image.keep > 0) Selection(rule, image, parallel_for).run();
+void select(const SelectRule& rule, const KeyLayout& layout, const GreedyImage& image,
+            ParallelFor parallel_for) {
+  if (image.keep > 0) Selection(rule, layout, image, parallel_for).run();
 }
 
 }  // namespace zoprune::ZOPRUNE_ISA

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from torch import Tensor
 
-from ..checks import Checker, Shape
+from ..checks import Checker, Shape, Suppression
 
 
 def select_dpp(
@@ -45,11 +42,11 @@ def select_suppress(
     positions: Tensor | None,
     must_keep: Tensor | None,
     valid: Tensor | None,
-    *rule: Any,
+    options: Suppression,
 ) -> Shape:
     check = Checker("select_suppress")
     check.scores(scores)
-    _suppressed(check, scores, keys, positions, must_keep, valid, rule)
+    _suppressed(check, scores, keys, positions, must_keep, valid, options)
     check.k(k, scores.shape[-1])
     return [*scores.shape[:-1], k]
 
@@ -63,11 +60,11 @@ def select_suppress_varlen(
     positions: Tensor | None,
     must_keep: Tensor | None,
     valid: Tensor | None,
-    *rule: Any,
+    options: Suppression,
 ) -> Shape:
     check = Checker("select_suppress_varlen")
     check.scores(scores, packed=True)
-    _suppressed(check, scores, keys, positions, must_keep, valid, rule)
+    _suppressed(check, scores, keys, positions, must_keep, valid, options)
     check.segments(cu_tokens, cu_keep, total_keep, scores, "scores")
     return [total_keep]
 
@@ -79,7 +76,7 @@ def _suppressed(
     positions: Tensor | None,
     must_keep: Tensor | None,
     valid: Tensor | None,
-    rule: Sequence[Any],
+    options: Suppression,
 ) -> None:
     if keys is not None:
         check.keys(keys, scores.shape, scores, "scores")
@@ -88,7 +85,7 @@ def _suppressed(
     if keys is None and positions is None:
         check.fail("keys", "a tensor where positions are None", "None")
     check.masks(must_keep, valid, scores.shape, scores, "scores")
-    check.suppression(*rule)
+    check.suppression(options)
 
 
 def select_coverage(
@@ -102,7 +99,7 @@ def select_coverage(
     check = Checker("select_coverage")
     check.scores(scores)
     check.keys(keys, scores.shape, scores, "scores")
-    check.weights(weights, scores)
+    check.weights(weights, scores.shape, scores, "scores")
     check.masks(must_keep, valid, scores.shape, scores, "scores")
     check.k(k, scores.shape[-1])
     return [*scores.shape[:-1], k]
@@ -121,7 +118,7 @@ def select_coverage_varlen(
     check = Checker("select_coverage_varlen")
     check.scores(scores, packed=True)
     check.keys(keys, scores.shape, scores, "scores")
-    check.weights(weights, scores)
+    check.weights(weights, scores.shape, scores, "scores")
     check.masks(must_keep, valid, scores.shape, scores, "scores")
     check.segments(cu_tokens, cu_keep, total_keep, scores, "scores")
     return [total_keep]

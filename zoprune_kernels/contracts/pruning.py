@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checks import DISTRIBUTIONS, Checker, SelectRule, Shape
+from ..checks import DISTRIBUTIONS, Checker, PruneRule, Shape
 
 
 def _pruning(
@@ -26,7 +26,7 @@ def _pruning(
     step: float,
     distribution: str,
     activation: str,
-    rule: SelectRule,
+    rule: PruneRule,
 ) -> Checker:
     """The arguments that every ``*_and_select`` operator has in common."""
     check = Checker(op)
@@ -46,8 +46,7 @@ def _pruning(
     check.step(step)
     check.one_of("distribution", distribution, DISTRIBUTIONS)
     check.activation(activation)
-    # Keys default to the projector's outputs, so a selection always has them.
-    check.selection(rule, True)
+    check.pruning_rule(rule, x)
     return check
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import contracts, philox, reference
-from ..checks import SelectRule
+from .. import contracts, fallback, philox, reference
+from ..checks import FAMILY, PruneRule
 from .scoring import per_image, warn_if_linear
 from .selection import check_segment_masks, segments, select_segments
 
@@ -26,6 +26,8 @@ def score_and_select(
     keys: Tensor | None = None,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
+    positions: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     num_directions: int = 64,
     step: float = 0.01,
@@ -40,12 +42,22 @@ def score_and_select(
     num_seed: int = 0,
     centre: bool = False,
     picks_per_step: int = 1,
+    rule: str = "soft",
+    sigma_space: float = 1.5,
+    sigma_similarity: float = 0.05,
+    radius: float = 5.0,
+    strength: float = 1.0,
+    threshold: float = 0.9,
 ) -> tuple[Tensor, Tensor]:
     """Score every token and keep k of each image, in one call.
 
     With ``metric`` the scores are :func:`expected_sensitivity`, else :func:`sensitivity` over the
     given directions or over ``num_directions`` drawn from (distribution, seed). The keys default to
     the projector's outputs. Other arguments as in :func:`sensitivity` and :func:`select`.
+
+    ``method`` may also be "dpp", with the scores as quality, "suppress", with ``positions``,
+    ``rule`` and the options after it, or "coverage", with ``weights``: as in :func:`select_dpp`,
+    :func:`select_suppress` and :func:`select_coverage`, exact and with the same picks.
 
     Returns:
         (int64 indices [..., k], float32 scores [..., N]).
@@ -66,6 +78,8 @@ def _score_and_select(
     keys: Tensor | None = None,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
+    positions: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     num_directions: int = 64,
     step: float = 0.01,
@@ -77,7 +91,7 @@ def _score_and_select(
 ) -> tuple[Tensor, Tensor]:
     projector = (x, w1, b1, w2, b2)
     sampling = (num_directions, step, distribution)
-    rule = SelectRule(**options)
+    rule = PruneRule.of(positions, weights, **options)
     contracts.score_and_select(
         op, *projector, k, directions, metric, keys, must_keep, valid, *sampling, activation, rule
     )
@@ -85,10 +99,12 @@ def _score_and_select(
     warn_if_linear(activation)
     score = _scorer(w1, b1, w2, directions, metric, *sampling, seed, activation)
     scores = per_image(score, x)
-    if keys is None and rule.needs_keys:
+    if keys is None and rule.select.needs_keys:
         keys = project(*projector, activation)
+    if rule.method in FAMILY:
+        return select_family(fallback, scores, keys, (k,), must_keep, valid, rule, sort), scores
     indices = reference.select(
-        scores, keys, k, must_keep, valid, sort=sort, seed=seed, **vars(rule)
+        scores, keys, k, must_keep, valid, sort=sort, seed=seed, **vars(rule.select)
     )
     return indices, scores
 
@@ -141,6 +157,8 @@ def score_and_select_varlen(
     keys: Tensor | None = None,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
+    positions: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     num_directions: int = 64,
     step: float = 0.01,
@@ -155,6 +173,12 @@ def score_and_select_varlen(
     num_seed: int = 0,
     centre: bool = False,
     picks_per_step: int = 1,
+    rule: str = "soft",
+    sigma_space: float = 1.5,
+    sigma_similarity: float = 0.05,
+    radius: float = 5.0,
+    strength: float = 1.0,
+    threshold: float = 0.9,
 ) -> tuple[Tensor, Tensor]:
     """:func:`score_and_select` for packed images; packing as in :func:`select_varlen`.
 
@@ -179,6 +203,8 @@ def _score_and_select_varlen(
     keys: Tensor | None = None,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
+    positions: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     num_directions: int = 64,
     step: float = 0.01,
@@ -190,7 +216,7 @@ def _score_and_select_varlen(
 ) -> tuple[Tensor, Tensor]:
     projector = (x, w1, b1, w2, b2)
     sampling = (num_directions, step, distribution)
-    rule = SelectRule(**options)
+    rule = PruneRule.of(positions, weights, **options)
     packing = (cu_tokens, cu_keep, total_keep)
     masks = (must_keep, valid)
     contracts.score_and_select_varlen(
@@ -202,9 +228,11 @@ def _score_and_select_varlen(
     score = _scorer(w1, b1, w2, directions, metric, *sampling, seed, activation)
     tokens = [x[start:end] for start, end, _ in images if end > start]
     scores = torch.cat([score(image) for image in tokens])
-    if keys is None and rule.needs_keys:
+    if keys is None and rule.select.needs_keys:
         keys = torch.cat([project(image, w1, b1, w2, b2, activation) for image in tokens])
-    return select_segments(images, scores, keys, *masks, rule, sort, seed), scores
+    if rule.method in FAMILY:
+        return select_family(fallback, scores, keys, packing, *masks, rule, sort), scores
+    return select_segments(images, scores, keys, *masks, rule.select, sort, seed), scores
 
 
 def project_and_select_varlen(
@@ -242,6 +270,29 @@ def project_and_select_varlen(
         **options,
     )
     return project(x[indices], w1, b1, w2, b2, activation), indices, scores
+
+
+def select_family(
+    operators: Any,
+    scores: Tensor,
+    keys: Tensor | None,
+    count: tuple[Any, ...],
+    must_keep: Tensor | None,
+    valid: Tensor | None,
+    rule: PruneRule,
+    sort: bool,
+) -> Tensor:
+    """The picks of a method that has an operator of its own, which ``operators`` holds.
+
+    ``count`` is (k,) or, for packed images, (cu_tokens, cu_keep, total_keep).
+    """
+    options: dict[str, Any] = {"must_keep": must_keep, "valid": valid, "sort": sort}
+    if rule.method == "suppress":
+        options |= {"positions": rule.positions, **vars(rule.suppression)}
+    if rule.method == "coverage":
+        options["weights"] = rule.weights
+    suffix = "" if len(count) == 1 else "_varlen"
+    return getattr(operators, f"select_{rule.method}{suffix}")(scores, keys, *count, **options)
 
 
 def project(

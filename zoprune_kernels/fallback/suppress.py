@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from .. import contracts, reference
+from ..checks import Suppression
 from .selection import by_segment, check_segment_masks, segments
 
 
@@ -64,11 +63,12 @@ def select_suppress(
     Raises:
         RuntimeError: a shape, dtype, device or value that the above does not allow, named.
     """
-    options = (rule, sigma_space, sigma_similarity, radius, strength, threshold)
-    contracts.select_suppress(scores, keys, k, positions, must_keep, valid, *options)
+    options = Suppression(rule, sigma_space, sigma_similarity, radius, strength, threshold)
+    contracts.select_suppress(scores, keys, k, positions, must_keep, valid, options)
     contracts.check_values("select_suppress", k, must_keep, valid, scores.device)
-    named = _named(*options, sort)
-    return reference.select_suppress(scores, keys, k, positions, must_keep, valid, **named)
+    return reference.select_suppress(
+        scores, keys, k, positions, must_keep, valid, sort=sort, **vars(options)
+    )
 
 
 def select_suppress_varlen(
@@ -103,12 +103,11 @@ def select_suppress_varlen(
     Returns:
         int64 positions [total_keep] in the packed array, image after image.
     """
-    options = (rule, sigma_space, sigma_similarity, radius, strength, threshold)
+    options = Suppression(rule, sigma_space, sigma_similarity, radius, strength, threshold)
     packing = (cu_tokens, cu_keep, total_keep)
-    contracts.select_suppress_varlen(scores, keys, *packing, positions, must_keep, valid, *options)
+    contracts.select_suppress_varlen(scores, keys, *packing, positions, must_keep, valid, options)
     images = segments("select_suppress_varlen", scores, *packing)
     check_segment_masks("select_suppress_varlen", images, must_keep, valid)
-    named = _named(*options, sort)
 
     def select_image(
         keep: int,
@@ -118,26 +117,8 @@ def select_suppress_varlen(
         must_keep: Tensor | None,
         valid: Tensor | None,
     ) -> Tensor:
-        return reference.select_suppress(scores, keys, keep, positions, must_keep, valid, **named)
+        return reference.select_suppress(
+            scores, keys, keep, positions, must_keep, valid, sort=sort, **vars(options)
+        )
 
     return by_segment(images, select_image, scores, keys, positions, must_keep, valid)
-
-
-def _named(
-    rule: str,
-    sigma_space: float,
-    sigma_similarity: float,
-    radius: float,
-    strength: float,
-    threshold: float,
-    sort: bool,
-) -> dict[str, Any]:
-    return {
-        "rule": rule,
-        "sigma_space": sigma_space,
-        "sigma_similarity": sigma_similarity,
-        "radius": radius,
-        "strength": strength,
-        "threshold": threshold,
-        "sort": sort,
-    }

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import backend, contracts, reference
-from ..checks import SelectRule
+from .. import backend, contracts, fallback, reference
+from ..checks import FAMILY, PruneRule
+from ..fallback.pruning import select_family
 from ..fallback.scoring import warn_if_linear
 from ..fallback.selection import segments, select_segments
 from . import scoring
@@ -68,6 +69,8 @@ def _score_and_select(
     keys: Tensor | None = None,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
+    positions: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     num_directions: int = 64,
     step: float = 0.01,
@@ -80,20 +83,23 @@ def _score_and_select(
     layers = (w1, b1, w2, b2)
     masks = (must_keep, valid)
     sampling = (num_directions, step, distribution)
-    rule = SelectRule(**options)
+    rule = PruneRule.of(positions, weights, **options)
     contracts.score_and_select(
         op, x, *layers, k, directions, metric, keys, *masks, *sampling, activation, rule
     )
     projector = Projector(*layers, activation)
-    wants_keys = keys is None and rule.needs_keys
+    wants_keys = keys is None and rule.select.needs_keys
     flat, z = _score(x.flatten(0, -2), projector, directions, metric, *sampling, seed, wants_keys)
     scores = flat.view(x.shape[:-1])
     if z is not None:
         keys = z.view(*x.shape[:-1], -1)
-    if _operator_selects(rule.method, seed):
-        indices = torch.ops.zoprune.select(scores, keys, k, *masks, sort=sort, **vars(rule))
+    options = {"sort": sort, **vars(rule.select)}
+    if rule.method in FAMILY:
+        indices = select_family(_operators(), scores, keys, (k,), *masks, rule, sort)
+    elif _operator_selects(rule.method, seed):
+        indices = torch.ops.zoprune.select(scores, keys, k, *masks, **options)
     else:
-        indices = reference.select(scores, keys, k, *masks, sort=sort, seed=seed, **vars(rule))
+        indices = reference.select(scores, keys, k, *masks, seed=seed, **options)
     return Pruned(indices, scores, z, projector)
 
 
@@ -112,6 +118,8 @@ def _score_and_select_varlen(
     keys: Tensor | None = None,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
+    positions: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     num_directions: int = 64,
     step: float = 0.01,
@@ -125,21 +133,23 @@ def _score_and_select_varlen(
     packing = (cu_tokens, cu_keep, total_keep)
     masks = (must_keep, valid)
     sampling = (num_directions, step, distribution)
-    rule = SelectRule(**options)
+    rule = PruneRule.of(positions, weights, **options)
     contracts.score_and_select_varlen(
         op, x, *layers, *packing, directions, metric, keys, *masks, *sampling, activation, rule
     )
     projector = Projector(*layers, activation)
-    wants_keys = keys is None and rule.needs_keys
+    wants_keys = keys is None and rule.select.needs_keys
     scores, z = _score(x, projector, directions, metric, *sampling, seed, wants_keys)
     keys = z if z is not None else keys
-    if _operator_selects(rule.method, seed):
+    if rule.method in FAMILY:
+        indices = select_family(_operators(), scores, keys, packing, *masks, rule, sort)
+    elif _operator_selects(rule.method, seed):
         indices = torch.ops.zoprune.select_varlen(
-            scores, keys, *packing, *masks, sort=sort, **vars(rule)
+            scores, keys, *packing, *masks, sort=sort, **vars(rule.select)
         )
     else:
         images = segments(op, x, *packing)
-        indices = select_segments(images, scores, keys, *masks, rule, sort, seed)
+        indices = select_segments(images, scores, keys, *masks, rule.select, sort, seed)
     return Pruned(indices, scores, z, projector)
 
 
@@ -168,3 +178,8 @@ def _score(
 def _operator_selects(method: str, seed: int) -> bool:
     """Whether ``zoprune::select`` makes the picks: it has no seed, and Triton has no selection."""
     return backend.requested != "triton" and (method != "random" or seed == 0)
+
+
+def _operators() -> Any:
+    """Where the selections with an operator of their own are: Triton has none."""
+    return fallback if backend.requested == "triton" else torch.ops.zoprune
