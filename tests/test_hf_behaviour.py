@@ -269,6 +269,10 @@ def test_compiled_forward(model, inputs):
         dict(method="maxmin"),
         dict(method="topk", max_similarity=0.5),
         dict(method="random"),
+        dict(method="dpp"),
+        dict(method="coverage"),
+        dict(method="suppress", rule="hard", threshold=0.8),
+        dict(method="mmr", tradeoff=0.7, first="isolated"),
         dict(prompt_seeds=2),
     ],
     ids=lambda options: "-".join(map(str, options.values())),
@@ -344,7 +348,13 @@ def test_gradients_reach_the_projector(model, inputs):
         (ValueError, dict(keep=4, per="frame"), "per: expected 'image', got 'frame'"),
         (ValueError, dict(keep=4, estimator="exact"), "estimator: expected 'closed'"),
         (ValueError, dict(keep=4, positions="gaps"), "positions: expected one of compact"),
-        (ValueError, dict(keep=4, method="best"), "method: expected one of sads"),
+        (ValueError, dict(keep=4, method="best"), "method: expected one of sads.*, coverage"),
+        (
+            ValueError,
+            dict(keep=4, method="dpp", max_similarity=0.5),
+            "expected 1 with method 'dpp'",
+        ),
+        (ValueError, dict(keep=4, tradeof=0.5), "tradeof: expected one of the options centre, "),
     ],
 )
 def test_wrong_arguments(model, error, arguments, message):

@@ -8,75 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .rules import FAMILY, FIRST_PICKS, METHODS, RULES, PruneRule, SelectRule, Suppression
+
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "identity")
 DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
-METHODS = ("sads", "maxmin", "topk", "random", "mmr")
-FAMILY = ("dpp", "suppress", "coverage")  # methods with an operator of their own
-FIRST_PICKS = ("score", "isolated")
-RULES = ("soft", "exponential", "hard")
 Shape = list[int]
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
-
-@dataclass(frozen=True)
-class SelectRule:
-    """The options of ``select`` that decide the picks, with the operators' defaults."""
-
-    method: str = "sads"
-    max_similarity: float = 1.0
-    tradeoff: float = 0.5
-    first: str = "score"
-    num_seed: int = 0
-    centre: bool = False
-    picks_per_step: int = 1
-
-    @property
-    def needs_keys(self) -> bool:
-        """Whether tokens are compared with one another at all."""
-        compared = self.method in ("sads", "maxmin", "mmr", *FAMILY) or self.first == "isolated"
-        return compared or self.max_similarity < 1
-
-
-@dataclass(frozen=True)
-class Suppression:
-    """The options of ``select_suppress`` that decide the picks, with the operators' defaults."""
-
-    rule: str = "soft"
-    sigma_space: float = 1.5
-    sigma_similarity: float = 0.05
-    radius: float = 5.0
-    strength: float = 1.0
-    threshold: float = 0.9
-
-
-@dataclass(frozen=True)
-class PruneRule:
-    """How a ``*_and_select`` operator selects: by any method, with the method's options."""
-
-    select: SelectRule
-    suppression: Suppression
-    positions: Tensor | None = None
-    weights: Tensor | None = None
-
-    @classmethod
-    def of(
-        cls, positions: Tensor | None = None, weights: Tensor | None = None, **options: Any
-    ) -> PruneRule:
-        suppression = {name: options.pop(name) for name in _SUPPRESSION if name in options}
-        return cls(SelectRule(**options), Suppression(**suppression), positions, weights)
-
-    @property
-    def method(self) -> str:
-        return self.select.method
-
-
-_SUPPRESSION = tuple(field.name for field in fields(Suppression))
 
 
 class Checker:
@@ -179,10 +121,20 @@ class Checker:
         if rule.needs_keys and not has_keys:
             self.fail("keys", f"a tensor (method '{rule.method}' compares tokens)", "None")
 
-    def pruning_rule(self, rule: PruneRule, x: Tensor) -> None:
+    def pruning_options(self, rule: PruneRule) -> None:
         """Any method; keys default to the projector's outputs, so that there are always some."""
         self.selection(rule.select, True, METHODS + FAMILY)
         self.suppression(rule.suppression)
+        if rule.method in FAMILY:
+            for name in ("max_similarity", "first", "num_seed", "centre", "picks_per_step"):
+                default, value = getattr(SelectRule(), name), getattr(rule.select, name)
+                if value != default:
+                    self.fail(
+                        name, f"{_option(default)} with method '{rule.method}'", _option(value)
+                    )
+
+    def pruning_rule(self, rule: PruneRule, x: Tensor) -> None:
+        self.pruning_options(rule)
         if rule.positions is not None:
             self.positions(rule.positions, x.shape[:-1], x, "x")
         self.weights(rule.weights, x.shape[:-1], x, "x")
@@ -192,13 +144,6 @@ class Checker:
         ):
             if tensor is not None and rule.method != method:
                 self.fail(name, f"None with method '{rule.method}'", "a tensor")
-        if rule.method in FAMILY:
-            for name in ("max_similarity", "first", "num_seed", "centre", "picks_per_step"):
-                default, value = getattr(SelectRule(), name), getattr(rule.select, name)
-                if value != default:
-                    self.fail(
-                        name, f"{_option(default)} with method '{rule.method}'", _option(value)
-                    )
 
     def scores(self, scores: Tensor, *, packed: bool = False, name: str = "scores") -> None:
         self.float_dtype(name, scores)

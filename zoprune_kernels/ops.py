@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from . import contracts, fallback
-from .checks import PruneRule, SelectRule, Suppression
 from .contracts import tokens as token_contracts
 from .fallback import handover
+from .rules import PruneRule, SelectRule, Suppression
 
 _RULE = """str method="sads", float max_similarity=1.0, bool sort=True, float tradeoff=0.5,
     str first="score", int num_seed=0, bool centre=False, int picks_per_step=1"""

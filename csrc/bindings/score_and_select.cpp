@@ -36,23 +36,24 @@ struct Pruned {
   Tensor tokens, indices, scores;
 };
 
-// The arguments of a method with an operator of its own, which takes none of `select`'s options.
+// The selection and its options; a method with an operator of its own takes none of `select`'s.
 void check_rule(const Checker& check, const Request& in) {
   check_selection(check, in.select, true, true);  // keys default to the projector's outputs
   check_suppression(check, in.suppress, 0);
-  if (in.positions) check_positions(check, *in.positions, in.lead(), in.x, "x");
-  if (in.weights) check_weights(check, *in.weights, in.lead(), in.x, "x");
   const auto& [method, max_similarity, sort, seed, tradeoff, first, num_seed, centre, step] =
       in.select;
   const std::string with = concat(" with method '", method, "'");
+  if (in.select.is_family()) {
+    check.require(max_similarity == 1, "max_similarity", "1" + with, max_similarity);
+    check.require(first == "score", "first", "'score'" + with, "'" + first + "'");
+    check.require(num_seed == 0, "num_seed", "0" + with, num_seed);
+    check.require(!centre, "centre", "False" + with, "True");
+    check.require(step == 1, "picks_per_step", "1" + with, step);
+  }
+  if (in.positions) check_positions(check, *in.positions, in.lead(), in.x, "x");
+  if (in.weights) check_weights(check, *in.weights, in.lead(), in.x, "x");
   check.require(!in.positions || method == "suppress", "positions", "None" + with, "a tensor");
   check.require(!in.weights || method == "coverage", "weights", "None" + with, "a tensor");
-  if (!in.select.is_family()) return;
-  check.require(max_similarity == 1, "max_similarity", "1" + with, max_similarity);
-  check.require(first == "score", "first", "'score'" + with, "'" + first + "'");
-  check.require(num_seed == 0, "num_seed", "0" + with, num_seed);
-  check.require(!centre, "centre", "False" + with, "True");
-  check.require(step == 1, "picks_per_step", "1" + with, step);
 }
 
 void check_request(const Checker& check, const Request& in, bool packed) {

@@ -29,6 +29,7 @@ def prune(
     prompt_seeds: int = 0,
     positions: str | None = None,
     metric: str | Path | None = None,
+    **options: Any,
 ) -> Any:
     """Make a Hugging Face VLM keep only some of its visual tokens, in place; returns the model.
 
@@ -40,7 +41,9 @@ def prune(
         estimator: "closed" (root mean square over all directions, no sampling) or "directions"
             (the paper's estimate, with num_directions, step, distribution and seed).
         through_norm: with a norm in the projector and the closed form, perturb before the norm.
-        method, max_similarity: the selection, see ``zoprune_kernels.select``.
+        method, max_similarity: the selection, see ``zoprune_kernels.score_and_select``.
+        options: what else the method takes there: ``tradeoff`` of "mmr", ``rule``, ``threshold``
+            and the others of "suppress" (by similarity alone), ``first``, ``centre`` and so on.
         prompt_seeds: first keep this many tokens of each image, those most similar to the prompt.
         positions: "compact" (as if the tokens had never been there) or "original" (gaps stay).
             Default: what the architecture needs, original for multimodal rotary positions.
@@ -62,7 +65,7 @@ def prune(
             f"zoprune: positions: expected one of {', '.join(allowed)}, got '{positions}'"
         )
     how = Estimator(estimator, num_directions, step, distribution, seed, through_norm)
-    rule = Rule(method, max_similarity, prompt_seeds)
+    rule = Rule(method, max_similarity, prompt_seeds, options)
     restore(model)
     projector = family.describe(model.get_submodule(family.projector))
     if projector.is_linear and method == "topk":

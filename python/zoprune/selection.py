@@ -1,39 +1,52 @@
-"""Which visual tokens to keep: budgets per image, crop or frame on top of ``select_varlen``."""
+"""Which visual tokens to keep: budgets per image, crop or frame on top of the packed operators."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import zoprune_kernels
-from zoprune_kernels.checks import METHODS
+from zoprune_kernels.checks import Checker
+from zoprune_kernels.rules import PruneRule, SelectRule, Suppression
 
+OPTIONS = {f.name for kind in (SelectRule, Suppression) for f in fields(kind)} - {
+    "method",
+    "max_similarity",
+}
 STRUCTURE = -1  # the unit of a token that belongs to no image: newlines, always kept
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How tokens are picked; see ``zoprune_kernels.select`` for the methods."""
+    """How tokens are picked: any method of ``zoprune_kernels.score_and_select`` and its options."""
 
     method: str = "sads"
     max_similarity: float = 1.0
     prompt_seeds: int = 0  # tokens per unit, most similar to the prompt, that are kept first
+    options: Mapping[str, Any] = field(default_factory=dict)  # the method's other options
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
+        unknown = sorted(set(self.options) - OPTIONS)
+        if unknown:
             raise ValueError(
-                f"zoprune: method: expected one of {', '.join(METHODS)}, got '{self.method}'"
+                f"zoprune: {unknown[0]}: expected one of the options {', '.join(sorted(OPTIONS))}"
             )
-        if not -1 <= self.max_similarity <= 1:
-            raise ValueError(
-                f"zoprune: max_similarity: expected a number in [-1, 1], got {self.max_similarity}"
-            )
+        try:
+            Checker("prune").pruning_options(self.picking)
+        except RuntimeError as error:
+            raise ValueError(str(error).replace("zoprune::prune", "zoprune")) from None
         if self.prompt_seeds < 0:
             raise ValueError(
                 f"zoprune: prompt_seeds: expected a count >= 0, got {self.prompt_seeds}"
             )
+
+    @property
+    def picking(self) -> PruneRule:
+        return PruneRule.of(method=self.method, max_similarity=self.max_similarity, **self.options)
 
 
 def choose(
@@ -57,15 +70,12 @@ def choose(
     device = scores.device
     fixed, order = order[:structure].to(device), order[structure:].to(device)
     scores, keys = scores[order], keys[order]
-    picked = zoprune_kernels.select_varlen(
+    picked = rule.picking.pick(
+        zoprune_kernels,
         scores,
         keys,
-        _offsets(sizes, device),
-        _offsets(budgets, device),
-        sum(budgets),
+        (_offsets(sizes, device), _offsets(budgets, device), sum(budgets)),
         None if relevance is None else _seeds(relevance[order], sizes, budgets, rule.prompt_seeds),
-        method=rule.method,
-        max_similarity=rule.max_similarity,
     )
     return torch.cat([fixed, order[picked]]).sort().values
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..checks import Checker, Shape, Suppression
+from ..checks import Checker, Shape
+from ..rules import Suppression
 
 
 def select_dpp(

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checks import DISTRIBUTIONS, Checker, PruneRule, Shape
+from ..checks import DISTRIBUTIONS, Checker, Shape
+from ..rules import PruneRule
 
 
 def _pruning(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import Checker, SelectRule, Shape
+from ..checks import Checker, Shape
+from ..rules import SelectRule
 
 
 def select(

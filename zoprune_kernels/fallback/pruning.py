@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import contracts, fallback, philox, reference
-from ..checks import FAMILY, PruneRule
+from ..rules import PruneRule
 from .scoring import per_image, warn_if_linear
 from .selection import check_segment_masks, segments, select_segments
 
@@ -101,12 +101,11 @@ def _score_and_select(
     scores = per_image(score, x)
     if keys is None and rule.select.needs_keys:
         keys = project(*projector, activation)
-    if rule.method in FAMILY:
-        return select_family(fallback, scores, keys, (k,), must_keep, valid, rule, sort), scores
-    indices = reference.select(
-        scores, keys, k, must_keep, valid, sort=sort, seed=seed, **vars(rule.select)
-    )
-    return indices, scores
+    masks = (must_keep, valid)
+    if rule.method == "random":  # ``select`` has no seed
+        options = {"sort": sort, "seed": seed, **vars(rule.select)}
+        return reference.select(scores, keys, k, *masks, **options), scores
+    return rule.pick(fallback, scores, keys, (k,), *masks, sort=sort), scores
 
 
 def project_and_select(
@@ -230,9 +229,9 @@ def _score_and_select_varlen(
     scores = torch.cat([score(image) for image in tokens])
     if keys is None and rule.select.needs_keys:
         keys = torch.cat([project(image, w1, b1, w2, b2, activation) for image in tokens])
-    if rule.method in FAMILY:
-        return select_family(fallback, scores, keys, packing, *masks, rule, sort), scores
-    return select_segments(images, scores, keys, *masks, rule.select, sort, seed), scores
+    if rule.method == "random":  # ``select_varlen`` has no seed
+        return select_segments(images, scores, keys, *masks, rule.select, sort, seed), scores
+    return rule.pick(fallback, scores, keys, packing, *masks, sort=sort), scores
 
 
 def project_and_select_varlen(
@@ -270,29 +269,6 @@ def project_and_select_varlen(
         **options,
     )
     return project(x[indices], w1, b1, w2, b2, activation), indices, scores
-
-
-def select_family(
-    operators: Any,
-    scores: Tensor,
-    keys: Tensor | None,
-    count: tuple[Any, ...],
-    must_keep: Tensor | None,
-    valid: Tensor | None,
-    rule: PruneRule,
-    sort: bool,
-) -> Tensor:
-    """The picks of a method that has an operator of its own, which ``operators`` holds.
-
-    ``count`` is (k,) or, for packed images, (cu_tokens, cu_keep, total_keep).
-    """
-    options: dict[str, Any] = {"must_keep": must_keep, "valid": valid, "sort": sort}
-    if rule.method == "suppress":
-        options |= {"positions": rule.positions, **vars(rule.suppression)}
-    if rule.method == "coverage":
-        options["weights"] = rule.weights
-    suffix = "" if len(count) == 1 else "_varlen"
-    return getattr(operators, f"select_{rule.method}{suffix}")(scores, keys, *count, **options)
 
 
 def project(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import contracts, reference
-from ..checks import Checker, SelectRule
+from ..checks import Checker
+from ..rules import SelectRule
 
 
 def select(

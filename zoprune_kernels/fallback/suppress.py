@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import contracts, reference
-from ..checks import Suppression
+from ..rules import Suppression
 from .selection import by_segment, check_segment_masks, segments
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import philox
-from ..checks import SelectRule
+from ..rules import SelectRule
 from .greedy import (
     BLOCKED,
     FREE,

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from .. import backend, contracts, fallback, reference
-from ..checks import FAMILY, PruneRule
-from ..fallback.pruning import select_family
 from ..fallback.scoring import warn_if_linear
 from ..fallback.selection import segments, select_segments
+from ..rules import PruneRule
 from . import scoring
 from .directions import directions as random_directions
 from .scoring import Projector
@@ -93,13 +92,11 @@ def _score_and_select(
     scores = flat.view(x.shape[:-1])
     if z is not None:
         keys = z.view(*x.shape[:-1], -1)
-    options = {"sort": sort, **vars(rule.select)}
-    if rule.method in FAMILY:
-        indices = select_family(_operators(), scores, keys, (k,), *masks, rule, sort)
-    elif _operator_selects(rule.method, seed):
-        indices = torch.ops.zoprune.select(scores, keys, k, *masks, **options)
+    if _seeded(rule, seed):
+        options = {"sort": sort, "seed": seed, **vars(rule.select)}
+        indices = reference.select(scores, keys, k, *masks, **options)
     else:
-        indices = reference.select(scores, keys, k, *masks, seed=seed, **options)
+        indices = rule.pick(_operators(), scores, keys, (k,), *masks, sort=sort)
     return Pruned(indices, scores, z, projector)
 
 
@@ -141,15 +138,11 @@ def _score_and_select_varlen(
     wants_keys = keys is None and rule.select.needs_keys
     scores, z = _score(x, projector, directions, metric, *sampling, seed, wants_keys)
     keys = z if z is not None else keys
-    if rule.method in FAMILY:
-        indices = select_family(_operators(), scores, keys, packing, *masks, rule, sort)
-    elif _operator_selects(rule.method, seed):
-        indices = torch.ops.zoprune.select_varlen(
-            scores, keys, *packing, *masks, sort=sort, **vars(rule.select)
-        )
-    else:
+    if _seeded(rule, seed):
         images = segments(op, x, *packing)
         indices = select_segments(images, scores, keys, *masks, rule.select, sort, seed)
+    else:
+        indices = rule.pick(_operators(), scores, keys, packing, *masks, sort=sort)
     return Pruned(indices, scores, z, projector)
 
 
@@ -175,11 +168,11 @@ def _score(
     return scoring.directional(x, projector, directions, step, outputs)
 
 
-def _operator_selects(method: str, seed: int) -> bool:
-    """Whether ``zoprune::select`` makes the picks: it has no seed, and Triton has no selection."""
-    return backend.requested != "triton" and (method != "random" or seed == 0)
+def _seeded(rule: PruneRule, seed: int) -> bool:
+    """Whether the picks depend on the seed, which ``zoprune::select`` does not take."""
+    return rule.method == "random" and seed != 0
 
 
 def _operators() -> Any:
-    """Where the selections with an operator of their own are: Triton has none."""
+    """Where the selections are: Triton has none of its own."""
     return fallback if backend.requested == "triton" else torch.ops.zoprune
