@@ -10,6 +10,9 @@ photo, the sensitivity map and the patches that each way keeps.
 
 No pretrained weights are involved: a fixed descriptor of the pixels stands in for the vision
 tower, and random weights of LLaVA-1.5's shape (1024 -> 4096 -> 4096) for the projector.
+
+With --model DIR, a Hugging Face checkpoint answers the --prompt with all visual tokens and with
+--keep of them instead: both answers, the times, and a picture of what was kept.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "prune a photograph's visual tokens and draw what was kept"
 LITERAL = "paper-literal"
+PROMPT = "What is in the picture?"
 PATCH_PIXELS = 25  # of the picture
 
 
@@ -38,8 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "photo", nargs="?", help=f"an image file (default: scikit-image's '{photos.DEFAULT}')"
     )
+    parser.add_argument("--model", metavar="DIR", help="a checkpoint that answers the prompt")
     parser.add_argument(
-        "--keep", type=int, default=64, metavar="K", help="tokens to keep of 576 (default: 64)"
+        "--prompt", metavar="TEXT", help=f"with --model (default: {PROMPT})", default=PROMPT
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=60,
+        metavar="N",
+        help="with --model, length of an answer, at most (default: 60)",
+    )
+    parser.add_argument(
+        "--keep", type=int, default=64, metavar="K", help="tokens to keep (default: 64, of 576)"
     )
     parser.add_argument(
         "--out", default="kept.png", metavar="PNG", help="the picture (default: kept.png)"
@@ -52,10 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dtype",
-        default="float32",
         choices=("float32", "bfloat16"),
         help="of tokens and projector; in bfloat16 the paper-literal form cancels "
-        "(default: float32)",
+        "(default: float32; with --model, the checkpoint's)",
     )
     parser.add_argument(
         "--directions",
@@ -75,6 +89,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the comparison and write the picture; returns 0."""
     _check(args)
+    if args.model:
+        from . import model_demo
+
+        return model_demo.run(args)
+    args.dtype = args.dtype or "float32"
     photo = photos.load_photo(args.photo)
     for package in ("numpy", "torch"):
         require(package, package, "the demo")
@@ -99,12 +118,21 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """All that can be known before the work starts."""
     for argument, value, least, most in (
-        ("--keep", args.keep, 1, 576),
+        ("--keep", args.keep, 1, 2**31 if args.model else 576),
+        ("--max-new-tokens", args.max_new_tokens, 1, 65536),
         ("--directions", args.directions, 1, 65536),
         ("--seed", args.seed, 0, 2**63 - 1),
     ):
         if not least <= value <= most:
             raise UsageError(f"{argument}: expected a number from {least} to {most}, got {value}")
+    for argument, given, with_model in (
+        ("--directions", args.directions != 64, False),
+        ("--seed", args.seed != 0, False),
+        ("--no-literal", args.no_literal, False),
+        ("--prompt", args.prompt != PROMPT, True),
+    ):
+        if given and with_model != bool(args.model):
+            raise UsageError(f"{argument}: expected it {'' if with_model else 'not '}with --model")
     out = Path(args.out)
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out: expected a file name ending in .png, got '{out}'")

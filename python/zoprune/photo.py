@@ -1,4 +1,4 @@
-"""The demo's input: a photograph as a square of LLaVA-1.5's input size."""
+"""The demo's input: a photograph, for the stand-ins of a model cut to a square."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ DEFAULT = "coffee"  # CC0; its file lies inside scikit-image's wheel, nothing is
 
 
 def load_photo(path: str | None) -> Image:
-    """The largest centred square of an image file (RGB, upright); without a path, the default's.
+    """The largest centred square of ``open_photo``'s picture."""
+    return _centre_square(open_photo(path))
+
+
+def open_photo(path: str | None) -> Image:
+    """An image file (RGB, upright); without a path, the default photograph.
 
     Raises UsageError when the file is missing or not an image that Pillow can read.
     """
@@ -31,7 +36,7 @@ def load_photo(path: str | None) -> Image:
             photo = ops.exif_transpose(image.open(path)).convert("RGB")
         except (OSError, ValueError, image.DecompressionBombError) as error:
             raise UsageError(f"photo: '{path}' is not a readable image: {error}") from error
-    return _centre_square(photo)
+    return photo
 
 
 def _centre_square(photo: Image) -> Image:
