@@ -317,3 +317,16 @@ def test_memory_of_a_hundred_thousand_tokens():
         [sys.executable, "-c", MEASURE_MEMORY], capture_output=True, text=True, check=True
     )
     assert float(run.stdout) < 256  # MiB; an N x N matrix would be 20,000
+
+
+def test_most_isolated_token_comes_first_and_lowest():
+    """Keys of +-1 in 16 dimensions: their cosines are exact, and many tie."""
+    for tokens in (1, 2, 23, 25, 63, 200):
+        for _ in range(10):
+            keys = torch.randint(0, 2, (tokens, 16)).mul(2).sub(1).float()
+            valid = torch.rand(tokens) < 0.9
+            valid[torch.randint(tokens, ())] = True
+            cosine = (keys @ keys.T / 16).fill_diagonal_(-1)[:, valid]
+            nearest = cosine.amax(1).masked_fill(~valid, 2)
+            pick = select(torch.ones(tokens), keys, 1, None, valid, first="isolated")
+            assert int(pick) == int((nearest == nearest.min()).int().argmax())

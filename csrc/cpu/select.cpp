@@ -233,50 +233,72 @@ class Selection {
     pool_.erase(std::remove(pool_.begin(), end, uint64_t{0}), end);
   }
 
-  // The candidate whose nearest neighbor among the candidates is farthest.
+  // Picks the candidate whose nearest neighbor among the candidates is farthest. Its nearest so far
+  // is an upper bound of how isolated a token is: those of the highest bounds are compared with
+  // all, which lowers the others' bounds, until the highest belongs to one of them.
   void pick_most_isolated() {
     const int64_t count = pool_.size();
     if (count == 0) return;
-    std::vector<int64_t> tokens(count);
+    std::vector<int64_t> tokens(count), order(count);
+    std::iota(order.begin(), order.end(), 0);
     for (int64_t i = 0; i < count; ++i) tokens[i] = rank_index(pool_[i]);
     for_each_part(parallel_for_, count, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) keys_.measure(tokens[i]);
     });
-    std::vector<uint64_t> ranks(count);
-    for_each_part(parallel_for_, num_blocks(count), [&](int64_t begin, int64_t end) {
-      for (int64_t block = begin; block < end; ++block)
-        rank_by_isolation(tokens, block * kRowBlock, ranks);
-    });
-    const auto best = std::max_element(ranks.begin(), ranks.end());
-    pick(rank_index(*best));
-    pool_.erase(pool_.begin() + (best - ranks.begin()));
+    std::vector<float> nearest(count, -1.0f);
+    std::vector<bool> compared(count);
+    const auto more_isolated = [&](int64_t a, int64_t b) {
+      return nearest[a] != nearest[b] ? nearest[a] < nearest[b] : a < b;
+    };
+    for (;;) {
+      const auto best = std::min_element(order.begin(), order.end(), more_isolated);
+      if (compared[*best]) {
+        pick(tokens[*best]);
+        pool_.erase(pool_.begin() + *best);
+        return;
+      }
+
+      const auto unknown =
+          std::partition(order.begin(), order.end(), [&](int64_t i) { return !compared[i]; });
+      const int64_t rows = std::min<int64_t>(kRowBlock, unknown - order.begin());
+      std::partial_sort(order.begin(), order.begin() + rows, unknown, more_isolated);
+      find_nearest(tokens, {order.begin(), order.begin() + rows}, nearest);
+      for (int64_t i = 0; i < rows; ++i) compared[order[i]] = true;
+    }
   }
 
-  void rank_by_isolation(const std::vector<int64_t>& tokens, int64_t first,
-                         std::vector<uint64_t>& ranks) {
-    const int64_t count = tokens.size(), num_rows = std::min(kRowBlock, count - first);
-    const std::unique_ptr<char[]> space(new char[2 * kRowBlock * keys_.row_bytes()]);
-    const void *rows[kRowBlock], *cols[kRowBlock];
-    float dots[kRowBlock * kRowBlock], nearest[kRowBlock];
-    for (int64_t r = 0; r < num_rows; ++r) {
-      rows[r] = keys_.row(tokens[first + r], space.get() + r * keys_.row_bytes());
-      nearest[r] = -1.0f;
-    }
-    for (int64_t col = 0; col < count; col += kRowBlock) {
-      const int64_t num_cols = std::min(kRowBlock, count - col);
-      for (int64_t c = 0; c < num_cols; ++c)
-        cols[c] = keys_.row(tokens[col + c], space.get() + (kRowBlock + c) * keys_.row_bytes());
-      keys_.dots(rows, num_rows, cols, num_cols, dots, kRowBlock);
-      for (int64_t r = 0; r < num_rows; ++r)
-        for (int64_t c = 0; c < num_cols; ++c) {
-          if (first + r == col + c) continue;
-          const float inv_norms =
-              keys_.inv_norm(tokens[first + r]) * keys_.inv_norm(tokens[col + c]);
-          nearest[r] = std::max(nearest[r], cosine(dots[r * kRowBlock + c], inv_norms));
-        }
-    }
+  // Compares `tokens` at the positions `chosen`, a block of rows, with all of them.
+  void find_nearest(const std::vector<int64_t>& tokens, const std::vector<int64_t>& chosen,
+                    std::vector<float>& nearest) {
+    const int64_t count = tokens.size(), num_rows = chosen.size();
+    const std::unique_ptr<char[]> row_space(new char[num_rows * keys_.row_bytes()]);
+    const void* rows[kRowBlock];
     for (int64_t r = 0; r < num_rows; ++r)
-      ranks[first + r] = pack_rank(Candidate::free, 1.0f - nearest[r], tokens[first + r]);
+      rows[r] = keys_.row(tokens[chosen[r]], row_space.get() + r * keys_.row_bytes());
+    std::vector<float> nearest_in(num_blocks(count) * num_rows, -1.0f);  // of each block of columns
+    for_each_part(parallel_for_, num_blocks(count), [&](int64_t begin, int64_t end) {
+      const std::unique_ptr<char[]> space(new char[kRowBlock * keys_.row_bytes()]);
+      const void* cols[kRowBlock];
+      float dots[kRowBlock * kRowBlock];
+      for (int64_t block = begin; block < end; ++block) {
+        const int64_t first = block * kRowBlock, num_cols = std::min(kRowBlock, count - first);
+        for (int64_t c = 0; c < num_cols; ++c)
+          cols[c] = keys_.row(tokens[first + c], space.get() + c * keys_.row_bytes());
+        keys_.dots(rows, num_rows, cols, num_cols, dots, kRowBlock);
+        for (int64_t r = 0; r < num_rows; ++r)
+          for (int64_t c = 0; c < num_cols; ++c) {
+            if (chosen[r] == first + c) continue;
+            const float value =
+                cosine(dots[r * kRowBlock + c],
+                       keys_.inv_norm(tokens[chosen[r]]) * keys_.inv_norm(tokens[first + c]));
+            float& row_nearest = nearest_in[block * num_rows + r];
+            row_nearest = std::max(row_nearest, value);
+            nearest[first + c] = std::max(nearest[first + c], value);
+          }
+      }
+    });
+    for (size_t i = 0; i < nearest_in.size(); ++i)
+      nearest[chosen[i % num_rows]] = std::max(nearest[chosen[i % num_rows]], nearest_in[i]);
   }
 
   void raise_similarity(int64_t token, float value) {
