@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 transformers = pytest.importorskip(
@@ -14,10 +13,9 @@ transformers = pytest.importorskip(
 
 from zoprune.cli import main  # noqa: E402
 
-from .hf_mlp_models import llava  # noqa: E402
+from .hf_checkpoint import save_llava  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-IMAGE_TOKEN = 5
 TEMPLATE = (
     "{% for message in messages %}{% for part in message['content'] %}"
     "{{ '<image>' if part['type'] == 'image' else part['text'] }} {% endfor %}{% endfor %}red :"
@@ -26,29 +24,7 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    folder = tmp_path_factory.mktemp("llava")
-    words = ["<pad>", "<s>", "</s>", "<unk>", ":", "<image>", "what", "is", "this", "red", "?"]
-    vocabulary = {word: i for i, word in enumerate(words + [f"w{i}" for i in range(88)])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        additional_special_tokens=["<image>"],
-        model_input_names=["input_ids", "attention_mask"],
-    )
-    images = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=28)
-    transformers.LlavaProcessor(
-        images, tokenizer, 7, "default", num_additional_image_tokens=1
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    model = llava()
-    model.config.image_token_id = model.config.image_token_index = IMAGE_TOKEN
-    model.save_pretrained(folder)
-    return folder
+    return save_llava(tmp_path_factory.mktemp("llava"))
 
 
 @pytest.fixture
@@ -75,7 +51,7 @@ def test_both_answers_times_and_the_picture(checkpoint, photo, tmp_path, capsys,
     assert demo(folder, photo, tmp_path / "kept.png", "--keep", "5") == 0
     printed = capsys.readouterr().out
     assert re.search(r"unpruned +16 +\d+\.\d+ s +\d+\.\d+ s\n +pruned +5 +\d", printed)
-    assert "x to the first token" in printed
+    assert "times as fast to the first token" in printed
     with Image.open(tmp_path / "kept.png") as picture:
         cells = np.asarray(picture.resize((4, 4), Image.Resampling.BOX)).astype(int)
     # at 7 pixels a cell, noise in color stays colorful; what was dropped is almost white

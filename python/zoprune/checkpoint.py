@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def skeleton(directory: str) -> Any:
@@ -37,6 +40,18 @@ def load(directory: str, dtype: str) -> tuple[Any, Any]:
             f"--model: expected a model for images and text in {directory}: {_first_line(error)}"
         ) from error
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), processor
+
+
+def question(model: Any, processor: Any, photo: Image, prompt: str) -> Any:
+    """The model's inputs for a photo and a prompt, in the chat template where there is one."""
+    if getattr(processor, "chat_template", None):
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        message = [{"role": "user", "content": content}]
+        text = processor.apply_chat_template(message, add_generation_prompt=True)
+    else:
+        text = f"{getattr(processor, 'image_token', '<image>')}\n{prompt}"
+    inputs = processor(images=photo, text=text, return_tensors="pt")
+    return inputs.to(model.device, dtype=model.dtype)
 
 
 def _transformers(directory: str, argument: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -15,9 +15,6 @@ from .families import family_of
 from .progress import Progress
 from .pruning import prune
 from .reports import report
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 @dataclass
@@ -31,13 +28,13 @@ class Answer:
 
 def run(args: argparse.Namespace) -> int:
     """Print both answers and write the picture; returns 0."""
-    from .checkpoint import load
+    from .checkpoint import load, question
 
     photo = photos.open_photo(args.photo)
     step = Progress("loading the checkpoint")
     model, processor = load(args.model, args.dtype or "auto")
     step.finish(type(model).__name__)
-    inputs = _inputs(model, processor, photo, args.prompt)
+    inputs = question(model, processor, photo, args.prompt)
     try:
         family_of(model)
     except TypeError as error:
@@ -53,18 +50,6 @@ def run(args: argparse.Namespace) -> int:
     picture.save(args.out)
     print(f"Wrote {args.out} ({picture.width} x {picture.height} pixels)")
     return 0
-
-
-def _inputs(model: Any, processor: Any, photo: Image, prompt: str) -> dict[str, Any]:
-    """The photo and the prompt, in the checkpoint's chat template where it has one."""
-    if getattr(processor, "chat_template", None):
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        message = [{"role": "user", "content": content}]
-        text = processor.apply_chat_template(message, add_generation_prompt=True)
-    else:
-        text = f"{getattr(processor, 'image_token', '<image>')}\n{prompt}"
-    inputs = processor(images=photo, text=text, return_tensors="pt")
-    return inputs.to(model.device, dtype=model.dtype)
 
 
 def _answer(name: str, model: Any, inputs: dict[str, Any], length: int) -> Answer:
@@ -96,5 +81,7 @@ def _table(full: Answer, pruned: Answer, tokens: int, kept: int) -> str:
     rows = [f"  {'':<10}{'visual tokens':>14}{'first token':>14}{'answer':>12}"]
     for name, count, answer in (("unpruned", tokens, full), ("pruned", kept, pruned)):
         rows.append(f"  {name:<10}{count:>14}{answer.first:>12.3f} s{answer.seconds:>10.3f} s")
-    rows.append(f"\n  {full.first / pruned.first:.1f}x to the first token; one run of each.")
+    rows.append(
+        f"\n  {full.first / pruned.first:.1f} times as fast to the first token; one run of each."
+    )
     return "\n".join(rows)
