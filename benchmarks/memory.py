@@ -62,7 +62,6 @@ CASES: dict[str, tuple[str, str, int, Callable[[Inputs], Callable[[], Any]]]] = 
     "fold_metric": ("fold_metric", "once per model", 1, _fold_metric),
     "expected_sensitivity": ("expected_sensitivity", "closed form", 1, _expected_sensitivity),
     "sensitivity-16": ("sensitivity", "m = 16", 16, _sensitivity),
-    "sensitivity-64": ("sensitivity", "m = 64", 64, _sensitivity),
     "sensitivity-128": ("sensitivity", "m = 128", 128, _sensitivity),
     "select": ("select", "", 1, _select),
     "score_and_select": (
@@ -79,8 +78,8 @@ CASES: dict[str, tuple[str, str, int, Callable[[Inputs], Callable[[], Any]]]] = 
     ),
     "paper": (
         "paper-literal scores",
-        "m = 64, one by one",
-        64,
+        "m = 16, one by one",
+        16,
         partial(_paper, baselines.paper_sensitivity),
     ),
     "published": (
