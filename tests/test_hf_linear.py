@@ -11,6 +11,7 @@ pytest.importorskip(
 
 import zoprune
 from zoprune import reports
+from zoprune.selection import Rule
 from zoprune.settings import pruning_of
 
 from .hf_models import CASES, make, prompt
@@ -56,9 +57,27 @@ def test_one_warning_with_the_reason(linear, monkeypatch):
     assert [str(w.message) for w in caught] == [reports.LINEAR_WARNING]
 
 
+def test_a_linear_layer_alone_warns_too(monkeypatch):
+    monkeypatch.setattr(reports, "_warned", False)
+    with pytest.warns(UserWarning, match="selecting by diversity only"):
+        zoprune.PrunedProjector(torch.nn.Linear(8, 8), 3)
+
+
 def test_a_ranking_by_equal_scores_is_refused(linear):
     with pytest.raises(ValueError, match="method: expected one that compares tokens"):
         zoprune.prune(linear[1], 6, method="topk")
+    with pytest.raises(ValueError, match="method: expected one that compares tokens"):
+        zoprune.PrunedProjector(torch.nn.Linear(8, 8), 3, rule=Rule("topk"))
+
+
+@torch.no_grad()
+def test_a_static_cache_changes_nothing(linear):
+    """Its attention masks are made elsewhere, from the token types."""
+    case, model = linear
+    inputs, options = prompt(case, model, (2, 1)), dict(max_new_tokens=3, do_sample=False)
+    zoprune.prune(model, 6)
+    expected = model.generate(**inputs, **options)
+    assert torch.equal(model.generate(**inputs, **options, cache_implementation="static"), expected)
 
 
 @torch.no_grad()

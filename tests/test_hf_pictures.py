@@ -22,7 +22,7 @@ from zoprune.reports import Report  # noqa: E402
 from zoprune.settings import pruning_of  # noqa: E402
 
 from .hf_linear_models import VIEW  # noqa: E402
-from .hf_models import CASES, placeholders  # noqa: E402
+from .hf_models import CASES, placeholders, prompt  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PINPOINTS = [[28, 56], [56, 28], [56, 56]]
@@ -110,6 +110,19 @@ def planted(family):
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == case.placeholder) * kind
         model(**inputs)
     return picture, zoprune.report(model), (new - old).norm(dim=-1)
+
+
+@torch.no_grad()
+def test_every_token_has_its_place(family):
+    """In a batch of three images, each image's views hold each of its tokens once."""
+    case, model, _ = family
+    model(**prompt(case, model, (2, 1)))
+    report = zoprune.report(model)
+    assert len(report.views) == len(report.scores) == 3
+    for views, scores in zip(report.views, report.scores, strict=True):
+        placed = torch.cat([view.tokens.flatten() for view in views])
+        assert torch.equal(placed.sort().values, (~scores.isnan()).nonzero()[:, 0])
+    report.picture(2)
 
 
 def redness(image):

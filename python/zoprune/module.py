@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .projector import Estimator, find_projector
+from .reports import check_linear
 from .selection import Rule, check_keep, choose
 
 
@@ -23,7 +24,8 @@ class PrunedProjector(nn.Module):
         estimator, rule: see ``zoprune.prune``.
 
     Raises:
-        ValueError: the module has other layers, or its output is not what these layers compute.
+        ValueError: the module has other layers, or its output is not what these layers compute, or
+            it is one linear layer and the rule's method is "topk": all scores are equal.
     """
 
     def __init__(
@@ -38,6 +40,8 @@ class PrunedProjector(nn.Module):
         self.module = module
         self.keep, self.estimator, self.rule = keep, estimator or Estimator(), rule or Rule()
         self.projector = find_projector(module)
+        if self.projector.is_linear:
+            check_linear(self.rule.method)
         self._check_layers()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

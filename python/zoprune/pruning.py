@@ -68,13 +68,8 @@ def prune(
     rule = Rule(method, max_similarity, prompt_seeds, options)
     restore(model)
     projector = family.describe(model.get_submodule(family.projector))
-    if projector.is_linear and method == "topk":
-        raise ValueError(
-            "zoprune: method: expected one that compares tokens, as a linear projector scores all "
-            "alike, got 'topk'"
-        )
     if projector.is_linear:
-        reports.warn_linear()
+        reports.check_linear(method)
     elif estimator == "closed":
         _prepare_metric(projector, how.through_norm, metric)
     hooks = family.hooks(model)

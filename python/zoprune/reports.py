@@ -106,9 +106,17 @@ def _store() -> WeakKeyDictionary:
     return _threads.reports
 
 
-def warn_linear() -> None:
-    """Once per process, as the operators do for activation='identity'."""
+def check_linear(method: str) -> None:
+    """A linear projector: warn once per process, as the operators do for activation='identity'.
+
+    ValueError for a method that only ranks scores, which are all equal.
+    """
     global _warned
+    if method == "topk":
+        raise ValueError(
+            "zoprune: method: expected one that compares tokens, as a linear projector scores all "
+            "alike, got 'topk'"
+        )
     if not _warned:
         _warned = True
         warnings.warn(LINEAR_WARNING, stacklevel=3)
