@@ -58,10 +58,15 @@ def test_picks_are_the_references(tokens, k, dtype):
 
 
 def test_images_whose_cosines_are_not_all_stored():
-    """3,500 tokens: rows of cosines are computed when needed and replaced, tiles come first."""
-    scores, keys = torch.rand(3500), clustered(3500, 24)
-    picks = select_coverage(scores, keys, 5, sort=False)
-    assert worst_gain(scores, keys, picks) < 1e-4
+    """Cosines of 2,100 tokens are stored, those of 3,000 computed when needed: the same picks."""
+    scores, keys = torch.rand(3000), clustered(3000, 24)
+    valid = torch.arange(3000) < 2100
+    must_keep = (torch.rand(3000) < 0.002) & valid
+    picks = select_coverage(scores, keys, 300, must_keep=must_keep, valid=valid, sort=False)
+    rest = [tensor[:2100] for tensor in (scores, keys, must_keep)]
+    stored = select_coverage(*rest[:2], 300, must_keep=rest[2], sort=False)
+    assert torch.equal(picks, stored)
+    assert worst_gain(*rest[:2], select_coverage(*rest[:2], 9, sort=False)) < 1e-4
 
 
 def test_a_prefix_is_the_selection_for_a_smaller_k():

@@ -1,6 +1,7 @@
 // Lazy greedy facility location. What a token adds is a sum of fp32 terms, each rounded to a
-// multiple of one quantum so that fp64 adds them without rounding: the sum is the same in any order
-// and never rises as more is covered. docs/family.md has the argument.
+// multiple of one quantum so that fp64 adds them without rounding: the sum is the same in any
+// order, parts of it can be replaced, and it never rises as more is covered. docs/family.md has the
+// argument.
 #include "cpu/coverage.h"
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <cmath>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <vector>
 
 #include "cpu/lazy_greedy.h"
@@ -15,25 +17,22 @@
 namespace zoprune::ZOPRUNE_ISA {
 namespace {
 
-constexpr double kNegligible = 0x1p-30;               // of the largest weight
-constexpr int64_t kStoredCosines = int64_t{8} << 20;  // 32 MiB of rows, whatever the image's size
-constexpr int64_t kBatch = 48;                        // candidates whose rows are computed together
-constexpr int64_t kTile = 4 * kRowBlock;              // tokens on a side of a tile of cosines
+constexpr double kNegligible = 0x1p-30;                // of the largest weight
+constexpr int64_t kStoredCosines = int64_t{8} << 20;   // 32 MiB, whatever the image's size
+constexpr int64_t kTile = 2 * kRowBlock;               // tokens on a side of a tile of all pairs
+constexpr size_t kFewUpdated = 16, kMostUpdated = 96;  // tokens brought up to date together
 
 class Coverage {
  public:
   Coverage(const KeyLayout& layout, const GreedyImage& image, ParallelFor parallel_for)
       : image_(image),
+        dim_(layout.dim),
         parallel_for_(parallel_for),
         keys_(layout, image.keys, image.tokens),
         weight_(image.tokens),
         covered_(image.tokens),
         added_(image.tokens),
-        counted_(image.tokens),
-        slot_(image.tokens, -1),
-        slots_(std::min(image.tokens, std::max(kStoredCosines / image.tokens, kBatch))),
-        owner_(slots_, -1),
-        rows_(new float[slots_ * image.tokens]) {
+        counted_(image.tokens) {
     // Sums of `tokens` terms of at most 1 stay below 2^52 quanta, where fp64 is exact.
     quantizer_ = std::ldexp(1.5, std::ilogb(static_cast<double>(image.tokens)) + 1);
     set_weights();
@@ -41,21 +40,27 @@ class Coverage {
 
   void run(bool sort) {
     const Candidates candidates(image_);
-    for (int64_t token : candidates.kept) {
-      store_rows({token});
-      pick(token);
-    }
-    if (static_cast<int64_t>(picks_.size()) < image_.keep) {
+    measure_all();
+    for (int64_t token : candidates.kept) pick(token);
+    if (num_picks() < image_.keep) {
       add_up_all();
       std::vector<uint64_t> heap;
       for (int64_t token : candidates.scored) heap.push_back(rank(token));
       std::make_heap(heap.begin(), heap.end());
-      while (static_cast<int64_t>(picks_.size()) < image_.keep && !heap.empty()) pick_best(heap);
+      while (num_picks() < image_.keep && !heap.empty()) pick_best(heap);
     }
     write_indices(image_, std::move(picks_), candidates.unknown, sort);
   }
 
  private:
+  // A token whose coverage a pick has raised, and what it was before.
+  struct Raised {
+    int32_t token;
+    float before;
+  };
+
+  int64_t num_picks() const { return static_cast<int64_t>(picks_.size()); }
+
   void set_weights() {
     float largest = 0;
     for (int64_t i = 0; i < image_.tokens; ++i) {
@@ -68,15 +73,73 @@ class Coverage {
       weight = largest > 0 ? static_cast<float>(static_cast<double>(weight) / largest) : 0.0f;
   }
 
+  void measure_all() {
+    for_each_part(parallel_for_, image_.tokens, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) keys_.measure(i);
+    });
+  }
+
+  bool adds(int64_t token) const {
+    return finite_score(image_.scores[token]) > 0 && added_[token] > kNegligible;
+  }
+
   uint64_t rank(int64_t token) const {
     const float score = finite_score(image_.scores[token]);
-    if (!(score > 0) || added_[token] <= kNegligible)
-      return pack_rank(Candidate::blocked, score, token);
+    if (!adds(token)) return pack_rank(Candidate::blocked, score, token);
     const double gain = std::min(score * added_[token], static_cast<double>(FLT_MAX));
     return pack_rank(Candidate::free, static_cast<float>(gain), token);
   }
 
-  // What a token with these cosines adds to what the tokens [0, count) of `weight` have.
+  // A rank that is not up to date is an upper bound: the first that is, is the best. Tokens near
+  // the top are brought up to date together, the more the longer it takes.
+  void pick_best(std::vector<uint64_t>& heap) {
+    const auto is_stale = [&](int64_t token) {
+      return adds(token) && counted_[token] < num_picks();
+    };
+    for (size_t batch = stored_ ? 1 : kFewUpdated;; batch = std::min(2 * batch, kMostUpdated)) {
+      std::vector<int64_t> stale;
+      while (!heap.empty() && stale.size() < batch && is_stale(rank_index(heap.front()))) {
+        stale.push_back(rank_index(heap.front()));
+        std::pop_heap(heap.begin(), heap.end());
+        heap.pop_back();
+      }
+      if (stale.empty()) break;
+      update(stale);
+      for (int64_t token : stale) {
+        heap.push_back(rank(token));
+        std::push_heap(heap.begin(), heap.end());
+      }
+    }
+    const int64_t best = rank_index(heap.front());
+    std::pop_heap(heap.begin(), heap.end());
+    heap.pop_back();
+    pick(best);
+  }
+
+  void pick(int64_t token) {
+    picks_.push_back(token);
+    std::vector<float> computed;
+    const float* row = stored(token);
+    if (!stored_) {
+      computed.resize(image_.tokens);
+      share(num_blocks(image_.tokens), kRowBlock, [&](int64_t begin, int64_t end) {
+        begin *= kRowBlock;
+        end = std::min(end * kRowBlock, image_.tokens);
+        std::vector<int64_t> tokens(end - begin);
+        std::iota(tokens.begin(), tokens.end(), begin);
+        cosines(tokens.data(), end - begin, &token, 1, &computed[begin], 1);
+      });
+      row = computed.data();
+    }
+    for (int64_t i = 0; i < image_.tokens; ++i) {
+      if (!(row[i] > covered_[i])) continue;
+      if (!stored_) raised_.push_back({static_cast<int32_t>(i), covered_[i]});
+      covered_[i] = row[i];
+    }
+    raised_end_.push_back(raised_.size());
+  }
+
+  // What a token with these cosines adds to the coverage of `count` tokens.
   double sum(const float* cosines, const float* weight, const float* covered, int64_t count) const {
     constexpr int kSums = 16;
     double partial[kSums] = {};
@@ -93,166 +156,161 @@ class Coverage {
     return total;
   }
 
-  // added_ of all tokens before or after the first picks: every pair once, in tiles.
+  // added_ of all tokens: every pair once, in tiles, which are kept where there is room for all.
   void add_up_all() {
-    measure_all();
     const int64_t tokens = image_.tokens, blocks = (tokens + kTile - 1) / kTile;
-    const bool store = slots_ == tokens;  // every row fits: the tiles fill them
+    stored_ = tokens * tokens <= kStoredCosines;
+    if (stored_) rows_.reset(new float[tokens * tokens]);
     std::mutex mutex;
     for_each_part(parallel_for_, blocks, [&](int64_t begin, int64_t end) {
       std::vector<double> added(tokens);
-      std::vector<float> tile(kTile * kTile), mirrored(kTile * kTile);
+      float tile[kTile * kTile], mirrored[kTile * kTile];
       for (int64_t pair = begin; pair < end; ++pair) {
         // Long rows of the triangle of tiles with short ones: equal work for every thread.
         const int64_t row = pair % 2 == 0 ? pair / 2 : blocks - 1 - pair / 2;
         for (int64_t col = row; col < blocks; ++col)
-          add_tile(row * kTile, col * kTile, store, tile.data(), mirrored.data(), added.data());
+          add_tile(row * kTile, col * kTile, tile, mirrored, added.data());
       }
       const std::lock_guard<std::mutex> lock(mutex);
       for (int64_t i = 0; i < tokens; ++i) added_[i] += added[i];
     });
-    for (int64_t i = 0; i < tokens; ++i) counted_[i] = picks_.size();
-    if (!store) return;
-    for (int64_t i = 0; i < tokens; ++i) slot_[i] = owner_[i] = i;
+    std::fill(counted_.begin(), counted_.end(), num_picks());
   }
 
-  void add_tile(int64_t row, int64_t col, bool store, float* tile, float* mirrored, double* added) {
+  void add_tile(int64_t row, int64_t col, float* tile, float* mirrored, double* added) {
+    int64_t rows[kTile], cols[kTile];
+    std::iota(rows, rows + kTile, row);
+    std::iota(cols, cols + kTile, col);
     const int64_t num_rows = std::min(kTile, image_.tokens - row);
     const int64_t num_cols = std::min(kTile, image_.tokens - col);
-    cosines(row, num_rows, col, num_cols, tile, kTile);
+    cosines(rows, num_rows, cols, num_cols, tile, kTile);
+    for (int64_t r = 0; r < num_rows; ++r)
+      for (int64_t c = 0; c < num_cols; ++c) mirrored[c * kTile + r] = tile[r * kTile + c];
+    add_rows(tile, row, num_rows, col, num_cols, added);
+    if (row != col) add_rows(mirrored, col, num_cols, row, num_rows, added);
+  }
+
+  // The tile's rows' share of what tokens from `row` on add to the coverage of those from `col` on.
+  void add_rows(const float* tile, int64_t row, int64_t num_rows, int64_t col, int64_t num_cols,
+                double* added) {
     for (int64_t r = 0; r < num_rows; ++r) {
       added[row + r] += sum(tile + r * kTile, &weight_[col], &covered_[col], num_cols);
-      for (int64_t c = 0; c < num_cols; ++c) mirrored[c * kTile + r] = tile[r * kTile + c];
-      if (store) std::copy_n(tile + r * kTile, num_cols, stored(row + r) + col);
-    }
-    if (row == col) return;
-    for (int64_t c = 0; c < num_cols; ++c) {
-      added[col + c] += sum(mirrored + c * kTile, &weight_[row], &covered_[row], num_rows);
-      if (store) std::copy_n(mirrored + c * kTile, num_rows, stored(col + c) + row);
+      if (stored_) std::copy_n(tile + r * kTile, num_cols, stored(row + r) + col);
     }
   }
 
-  // out[r * stride + c]: cosines of consecutive tokens, measured before, with consecutive tokens.
-  void cosines(int64_t row, int64_t num_rows, int64_t col, int64_t num_cols, float* out,
-               int64_t stride) {
-    const std::unique_ptr<char[]> space(new char[2 * kRowBlock * keys_.row_bytes()]);
-    for (int64_t r = 0; r < num_rows; r += kRowBlock)
-      for (int64_t c = 0; c < num_cols; c += kRowBlock) {
-        int64_t left[kRowBlock], right[kRowBlock];
-        const int64_t rows = std::min(kRowBlock, num_rows - r);
-        const int64_t cols = std::min(kRowBlock, num_cols - c);
-        for (int64_t i = 0; i < rows; ++i) left[i] = row + r + i;
-        for (int64_t i = 0; i < cols; ++i) right[i] = col + c + i;
-        block(left, rows, right, cols, space.get(), out + r * stride + c, stride);
-      }
+  // Brings what some tokens add up to date.
+  void update(std::vector<int64_t>& tokens) {
+    if (stored_) {
+      for (int64_t token : tokens)
+        added_[token] = sum(stored(token), weight_.data(), covered_.data(), image_.tokens);
+    } else {
+      update_raised(tokens);
+    }
+    for (int64_t token : tokens) counted_[token] = num_picks();
   }
 
-  // Cosines of two lists of at most kRowBlock tokens; space [2 * kRowBlock * row_bytes].
-  void block(const int64_t* left, int64_t num_rows, const int64_t* right, int64_t num_cols,
-             char* space, float* out, int64_t stride) {
-    const void *rows[kRowBlock] = {}, *cols[kRowBlock] = {};
-    for (int64_t i = 0; i < num_rows; ++i)
-      rows[i] = keys_.row(left[i], space + i * keys_.row_bytes());
-    for (int64_t i = 0; i < num_cols; ++i)
-      cols[i] = keys_.row(right[i], space + (kRowBlock + i) * keys_.row_bytes());
-    keys_.dots(rows, num_rows, cols, num_cols, out, stride);
-    for (int64_t r = 0; r < num_rows; ++r)
-      for (int64_t c = 0; c < num_cols; ++c)
-        out[r * stride + c] =
-            cosine(out[r * stride + c], keys_.inv_norm(left[r]) * keys_.inv_norm(right[c]));
-  }
-
-  void measure_all() {
-    if (measured_) return;
-    measured_ = true;
-    for_each_part(parallel_for_, image_.tokens, [&](int64_t begin, int64_t end) {
-      const std::unique_ptr<char[]> space(new char[keys_.row_bytes()]);
-      for (int64_t i = begin; i < end; ++i) keys_.row(i, space.get());
-    });
-  }
-
-  float* stored(int64_t slot) const { return rows_.get() + slot * image_.tokens; }
-
-  // Computes and stores the rows of some tokens, in place of the oldest.
-  void store_rows(const std::vector<int64_t>& tokens) {
-    measure_all();
+  // Only where coverage has risen since does a sum change. The list of such tokens is, for one that
+  // saw fewer picks, that of one that saw more, and then some.
+  void update_raised(std::vector<int64_t>& tokens) {
+    std::sort(tokens.begin(), tokens.end(),
+              [&](int64_t a, int64_t b) { return counted_[a] > counted_[b]; });
     const int64_t count = tokens.size();
-    std::vector<float*> rows;
-    for (int64_t token : tokens) {
-      if (owner_[next_slot_] >= 0) slot_[owner_[next_slot_]] = -1;
-      owner_[next_slot_] = token;
-      slot_[token] = next_slot_;
-      rows.push_back(stored(next_slot_));
-      next_slot_ = (next_slot_ + 1) % slots_;
+    std::vector<int64_t> raised, num_raised(count);
+    std::vector<std::vector<float>> before(count);  // their coverage that each token knows
+    std::vector<float> past = covered_;
+    size_t entry = raised_.size();
+    for (int64_t i = 0; i < count; ++i) {
+      const size_t first = counted_[tokens[i]] > 0 ? raised_end_[counted_[tokens[i]] - 1] : 0;
+      while (entry > first) {
+        const auto [token, value] = raised_[--entry];
+        if (past[token] == covered_[token]) raised.push_back(token);
+        past[token] = value;
+      }
+      num_raised[i] = raised.size();
+      for (int64_t token : raised) before[i].push_back(past[token]);
     }
-    const int64_t parts = (image_.tokens + kRowBlock - 1) / kRowBlock;
-    for_each_part(parallel_for_, parts, [&](int64_t begin, int64_t end) {
-      const std::unique_ptr<char[]> space(new char[2 * kRowBlock * keys_.row_bytes()]);
-      float out[kRowBlock * kRowBlock];
-      for (int64_t part = begin; part < end; ++part) {
-        const int64_t first = part * kRowBlock;
-        const int64_t cols = std::min(kRowBlock, image_.tokens - first);
-        int64_t right[kRowBlock];
-        for (int64_t i = 0; i < cols; ++i) right[i] = first + i;
-        for (int64_t r = 0; r < count; r += kRowBlock) {
-          const int64_t num_rows = std::min(kRowBlock, count - r);
-          block(&tokens[r], num_rows, right, cols, space.get(), out, kRowBlock);
-          for (int64_t i = 0; i < num_rows; ++i)
-            std::copy_n(out + i * kRowBlock, cols, rows[r + i] + first);
+    std::vector<float> weight, now;
+    for (int64_t token : raised) {
+      weight.push_back(weight_[token]);
+      now.push_back(covered_[token]);
+    }
+    const int64_t total = raised.size();
+    std::mutex mutex;
+    share((total + kTile - 1) / kTile, count * kTile, [&](int64_t begin, int64_t end) {
+      float tile[kMostUpdated * kTile];
+      double taken[kMostUpdated] = {};
+      for (int64_t col = begin * kTile; col < std::min(end * kTile, total); col += kTile) {
+        const int64_t row =
+            std::upper_bound(num_raised.begin(), num_raised.end(), col) - num_raised.begin();
+        cosines(&tokens[row], count - row, &raised[col], std::min(kTile, total - col), tile, kTile);
+        for (int64_t r = row; r < count; ++r) {
+          const float* const of_row = tile + (r - row) * kTile;
+          const int64_t num_cols = std::min(kTile, num_raised[r] - col);
+          taken[r] += sum(of_row, &weight[col], &before[r][col], num_cols) -
+                      sum(of_row, &weight[col], &now[col], num_cols);
         }
       }
+      const std::lock_guard<std::mutex> lock(mutex);
+      for (int64_t i = 0; i < count; ++i) added_[tokens[i]] -= taken[i];
     });
   }
 
-  void pick(int64_t token) {
-    picks_.push_back(token);
-    const float* const row = stored(slot_[token]);
-    for (int64_t i = 0; i < image_.tokens; ++i) covered_[i] = std::max(covered_[i], row[i]);
-  }
-
-  // A rank that is not up to date is an upper bound: the first that is, is the best.
-  void pick_best(std::vector<uint64_t>& heap) {
-    for (;;) {
-      const int64_t token = rank_index(heap.front());
-      const bool current = counted_[token] == static_cast<int64_t>(picks_.size());
-      if (slot_[token] < 0) store_rows(next_missing(heap));
-      if (!current) {
-        added_[token] = sum(stored(slot_[token]), weight_.data(), covered_.data(), image_.tokens);
-        counted_[token] = picks_.size();
+  // out[r * stride + c]: cosines of two lists of tokens.
+  void cosines(const int64_t* rows, int64_t num_rows, const int64_t* cols, int64_t num_cols,
+               float* out, int64_t stride) {
+    const std::unique_ptr<char[]> space(new char[2 * kRowBlock * keys_.row_bytes()]);
+    char* const col_space = space.get() + kRowBlock * keys_.row_bytes();
+    const void *left[kRowBlock], *right[kRowBlock];
+    for (int64_t c = 0; c < num_cols; c += kRowBlock) {
+      const int64_t width = std::min(kRowBlock, num_cols - c);
+      fetch(cols + c, width, col_space, right);
+      for (int64_t r = 0; r < num_rows; r += kRowBlock) {
+        const int64_t height = std::min(kRowBlock, num_rows - r);
+        fetch(rows + r, height, space.get(), left);
+        float* const block = out + r * stride + c;
+        keys_.dots(left, height, right, width, block, stride);
+        for (int64_t i = 0; i < height; ++i)
+          for (int64_t j = 0; j < width; ++j)
+            block[i * stride + j] = cosine(
+                block[i * stride + j], keys_.inv_norm(rows[r + i]) * keys_.inv_norm(cols[c + j]));
       }
-      std::pop_heap(heap.begin(), heap.end());
-      if (current) {
-        heap.pop_back();
-        pick(token);
-        return;
-      }
-      heap.back() = rank(token);
-      std::push_heap(heap.begin(), heap.end());
     }
   }
 
-  // The best token and others near the top of the heap whose rows are not stored.
-  std::vector<int64_t> next_missing(const std::vector<uint64_t>& heap) const {
-    std::vector<int64_t> tokens;
-    for (size_t i = 0; i < heap.size() && static_cast<int64_t>(tokens.size()) < kBatch; ++i)
-      if (slot_[rank_index(heap[i])] < 0) tokens.push_back(rank_index(heap[i]));
-    return tokens;
+  void fetch(const int64_t* tokens, int64_t count, char* space, const void** rows) {
+    for (int64_t i = 0; i < count; ++i)
+      rows[i] = keys_.row(tokens[i], space + i * keys_.row_bytes());
   }
 
+  // Shares tasks of some pairs of tokens among the threads, where that is worth their time.
+  template <typename F>
+  void share(int64_t tasks, int64_t pairs_per_task, const F& f) {
+    constexpr int64_t kSerialProducts = 1 << 18;
+    if (tasks * pairs_per_task * dim_ < kSerialProducts)
+      f(0, tasks);
+    else
+      for_each_part(parallel_for_, tasks, f);
+  }
+
+  static int64_t num_blocks(int64_t count) { return (count + kRowBlock - 1) / kRowBlock; }
+
+  float* stored(int64_t token) const { return rows_.get() + token * image_.tokens; }
+
   const GreedyImage& image_;
+  const int64_t dim_;
   const ParallelFor parallel_for_;
   Keys keys_;
-  bool measured_ = false;
   double quantizer_;              // adding and subtracting it rounds to the quantum
   std::vector<float> weight_;     // [tokens], at most 1
   std::vector<float> covered_;    // [tokens], the largest cosine to a pick, at least 0
   std::vector<double> added_;     // [tokens], after `counted` picks
   std::vector<int64_t> counted_;  // [tokens]
   std::vector<int64_t> picks_;
-  std::vector<int64_t> slot_;  // [tokens], where a token's row is stored, or -1
-  int64_t slots_, next_slot_ = 0;
-  std::vector<int64_t> owner_;     // [slots], the token whose row it is, or -1
-  std::unique_ptr<float[]> rows_;  // [slots, tokens], cosines
+  bool stored_ = false;             // whether rows_ has all cosines; if not, what was raised
+  std::unique_ptr<float[]> rows_;   // [tokens, tokens]
+  std::vector<Raised> raised_;      // pick after pick
+  std::vector<size_t> raised_end_;  // [picks]
 };
 
 }  // namespace
