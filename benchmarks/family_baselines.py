@@ -105,6 +105,50 @@ def scope_steps(cosine: Tensor, scores: Tensor, k: int) -> Tensor:
     return picks
 
 
+def visionzip_merge(tokens: Tensor, keys: Tensor, kept: Tensor) -> Tensor:
+    """Contextual tokens as in dvlab-research/VisionZip, ``CLIPVisionTower_VisionZip_forward``.
+
+    Dropped tokens are averaged into the nearest kept one by a one-hot matrix: merged [k, D].
+    """
+    unit = _unit(keys)
+    dropped = torch.ones(len(keys), dtype=torch.bool)
+    dropped[kept] = False
+    similarity = unit[dropped] @ unit[kept].T  # [N - k, k]
+    assigned = torch.zeros(similarity.shape, dtype=tokens.dtype)
+    assigned.scatter_(1, similarity.argmax(dim=1)[:, None], 1)
+    counts = assigned.sum(dim=0).clamp(min=1)[:, None]
+    return tokens[kept] + assigned.T @ tokens[dropped] / counts
+
+
+def bipartite_merge(tokens: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """ToMe's ``bipartite_soft_matching`` and ``merge_wavg`` (facebookresearch/ToMe), sizes 1.
+
+    Merged tokens [N - count, D], those at even positions that stay first, and their sizes.
+    """
+    unit = _unit(keys)
+    best, nearest = (unit[::2] @ unit[1::2].T).max(dim=-1)
+    order = best.argsort(descending=True)
+    source, stay = order[:count], order[count:].sort().values
+    into = nearest[source][:, None]
+
+    def merge(x: Tensor) -> Tensor:
+        even, odd = x[::2], x[1::2].clone()
+        odd = odd.scatter_reduce(0, into.expand(-1, x.shape[1]), even[source], reduce="sum")
+        return torch.cat([even[stay], odd])
+
+    sizes = merge(torch.ones(len(tokens), 1, dtype=tokens.dtype))
+    return merge(tokens) / sizes, sizes
+
+
+def segmented_topk(scores: Tensor, counts: list[int], keep: list[int]) -> Tensor:
+    """The best tokens of each segment of packed scores, ascending, one segment at a time."""
+    picks, first = [], 0
+    for count, k in zip(counts, keep, strict=True):
+        picks.append(first + scores[first : first + count].topk(k).indices.sort().values)
+        first += count
+    return torch.cat(picks)
+
+
 def cosines(keys: Tensor) -> Tensor:
     """All cosines [N, N], which most of these loops begin with."""
     unit = _unit(keys)

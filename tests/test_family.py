@@ -1,4 +1,4 @@
-"""What select_dpp, select_suppress and select_coverage have in common: errors, instruction sets."""
+"""What the family's selections have in common: errors; and instruction sets, with merge."""
 
 import hashlib
 import subprocess
@@ -43,6 +43,7 @@ PICKS = """if True:
         picks.append(zk.select_dpp(scores, keys, 60, sort=False))
         picks.append(zk.select_suppress(scores, keys, 60, positions, sort=False))
         picks.append(zk.select_coverage(scores, keys, 60, sort=False))
+        picks.append(torch.ops.zoprune.merge(keys, keys, picks[-1])[1].long())
     print(hashlib.sha256(torch.stack(picks).numpy().tobytes()).hexdigest())
     """
 

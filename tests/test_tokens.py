@@ -69,6 +69,19 @@ def test_merge_ties_go_to_the_first_kept_and_padding_to_no_one():
     assert sizes.tolist() == [3.0, 1.0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_merge_tells_candidates_apart_that_bf16_does_not(dtype):
+    directions = torch.randn(5, 100)[torch.randint(5, (300,))]
+    keys = (directions + 2e-2 * torch.randn(300, 100)).to(dtype)
+    similar = cosines(keys)[40:, :40]
+    nearest, second = similar.topk(2).values.T
+    clear = nearest - second > 1e-6
+    assert (nearest - second < 1e-3)[clear].any()  # far less than rounding to bf16 moves a cosine
+    tokens = torch.eye(300)
+    merged, _ = OPS.merge(tokens, keys, torch.arange(40), rule="sum")
+    assert torch.equal(merged[:, 40:].argmax(0)[clear], similar.argmax(1)[clear])
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_merge_does_not_depend_on_the_batch(dtype):
     tokens = torch.randn(3, 65, 20).to(dtype)

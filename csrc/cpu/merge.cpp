@@ -18,47 +18,130 @@ struct Nearest {
   std::vector<float> cosine;
 };
 
+// Finds the nearest candidate of each token. Where the processor multiplies bf16 faster than the
+// keys' own type, rounded keys tell which candidates can be the nearest: those alone are compared
+// exactly, and the result is the one of comparing all. docs/tokens.md has the bound.
+class NearestSearch {
+ public:
+  NearestSearch(const MergeImage& image, const std::vector<int64_t>& candidates)
+      : keys_(image.key_layout, image.keys, image.num_tokens),
+        dim_(image.key_layout.dim),
+        type_(image.key_layout.type),
+        candidates_(candidates),
+        count_(static_cast<int64_t>(candidates.size())),
+        exact_(count_),
+        inv_norm_(count_) {
+    if (screens()) {
+      margin_ = 2 * (kRounding + static_cast<float>(dim_ / 8 + 32) * 0x1p-24f);
+      rounded_.reset(new BFloat16[count_ * dim_]);
+      screened_.resize(count_);
+    }
+  }
+
+  Nearest run(const std::vector<int64_t>& tokens, ParallelFor parallel_for) {
+    prepare(parallel_for);
+    const int64_t count = static_cast<int64_t>(tokens.size());
+    Nearest nearest{std::vector<int64_t>(count), std::vector<float>(count)};
+    const int64_t blocks = (count + kBlock - 1) / kBlock;
+    for_each_part(parallel_for, blocks, [&](int64_t begin, int64_t end) {
+      const std::unique_ptr<char[]> space(new char[kBlock * keys_.row_bytes()]);
+      const std::unique_ptr<BFloat16[]> rounded(new BFloat16[screens() ? kBlock * dim_ : 0]);
+      const std::unique_ptr<float[]> similar(new float[kBlock * count_]);
+      for (int64_t first = begin * kBlock; first < std::min(end * kBlock, count); first += kBlock) {
+        const int64_t rows = std::min(kBlock, count - first);
+        find(&tokens[first], rows, space.get(), rounded.get(), similar.get(), first, nearest);
+      }
+    });
+    return nearest;
+  }
+
+ private:
+  static constexpr int64_t kBlock = 2 * kRowBlock;  // tokens
+  // Of two bf16 factors, relative to the product of the keys' lengths.
+  static constexpr float kRounding = 0x1p-8f + 0x1p-18f;
+
+  bool screens() const { return kFastBFloat16 && type_ != KeyType::bfloat16; }
+
+  void prepare(ParallelFor parallel_for) {
+    // Few keys need a scaled copy: its space is allocated where the first one shows up.
+    std::unique_ptr<char[]> space(new char[keys_.row_bytes()]);
+    for (int64_t c = 0; c < count_; ++c) {
+      exact_[c] = keys_.row(candidates_[c], space.get());
+      inv_norm_[c] = keys_.inv_norm(candidates_[c]);
+      if (exact_[c] != space.get()) continue;
+      copies_.push_back(std::move(space));
+      space.reset(new char[keys_.row_bytes()]);
+    }
+    if (!screens()) return;
+    for_each_part(parallel_for, count_, [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; ++c) {
+        screened_[c] = &rounded_[c * dim_];
+        round_row(type_, exact_[c], dim_, &rounded_[c * dim_]);
+      }
+    });
+  }
+
+  // The nearest candidates of some tokens are nearest[first], ...
+  void find(const int64_t* tokens, int64_t num_tokens, char* space, BFloat16* rounded,
+            float* similar, int64_t first, Nearest& nearest) {
+    const void *exact[kBlock], *rows[kBlock];
+    for (int64_t r = 0; r < num_tokens; ++r) {
+      rows[r] = exact[r] = keys_.row(tokens[r], space + r * keys_.row_bytes());
+      if (!screens()) continue;
+      rows[r] = rounded + r * dim_;
+      round_row(type_, exact[r], dim_, rounded + r * dim_);
+    }
+    const KeyType type = screens() ? KeyType::bfloat16 : type_;
+    const void* const* const cols = screens() ? screened_.data() : exact_.data();
+    for (int64_t c = 0; c < count_; c += kRowBlock)
+      dot_products(type, rows, num_tokens, cols + c, std::min(kRowBlock, count_ - c), dim_,
+                   similar + c, count_);
+    for (int64_t r = 0; r < num_tokens; ++r) {
+      const float inv_norm = keys_.inv_norm(tokens[r]);
+      float* const row = similar + r * count_;
+      float highest = -2;
+      for (int64_t c = 0; c < count_; ++c) {
+        row[c] = cosine(row[c], inv_norm * inv_norm_[c]);
+        highest = std::max(highest, row[c]);
+      }
+      choose(exact[r], inv_norm, row, highest - margin_, nearest.position[first + r],
+             nearest.cosine[first + r]);
+    }
+  }
+
+  // The first of the highest cosine among the candidates that are similar enough.
+  void choose(const void* key, float inv_norm, const float* similar, float enough,
+              int64_t& position, float& highest) {
+    highest = -2;
+    for (int64_t c = 0; c < count_; ++c) {
+      if (similar[c] < enough) continue;
+      float value = similar[c];
+      if (screens()) {
+        keys_.dots(&exact_[c], 1, &key, 1, &value, 1);
+        value = cosine(value, inv_norm * inv_norm_[c]);
+      }
+      if (!(value > highest)) continue;
+      highest = value;
+      position = c;
+    }
+  }
+
+  Keys keys_;
+  const int64_t dim_;
+  const KeyType type_;
+  const std::vector<int64_t>& candidates_;
+  const int64_t count_;
+  std::vector<const void*> exact_;               // [count], what dot products read
+  std::vector<std::unique_ptr<char[]>> copies_;  // those of exact_ that are not in place
+  std::vector<float> inv_norm_;                  // [count]
+  float margin_ = 0;  // by which a screened cosine may be below the highest one's
+  std::unique_ptr<BFloat16[]> rounded_;  // [count, dim]
+  std::vector<const void*> screened_;    // [count], rows of rounded_
+};
+
 Nearest nearest_of(const MergeImage& image, const std::vector<int64_t>& tokens,
                    const std::vector<int64_t>& candidates, ParallelFor parallel_for) {
-  Keys keys(image.key_layout, image.keys, image.num_tokens);
-  const int64_t num_candidates = static_cast<int64_t>(candidates.size());
-  // Few keys need a scaled copy: its space is allocated where the first one shows up.
-  std::vector<const void*> cols(num_candidates);
-  std::vector<std::unique_ptr<char[]>> copies;
-  std::unique_ptr<char[]> space(new char[keys.row_bytes()]);
-  for (int64_t c = 0; c < num_candidates; ++c) {
-    cols[c] = keys.row(candidates[c], space.get());
-    if (cols[c] != space.get()) continue;
-    copies.push_back(std::move(space));
-    space.reset(new char[keys.row_bytes()]);
-  }
-  const int64_t count = static_cast<int64_t>(tokens.size());
-  Nearest nearest{std::vector<int64_t>(count, 0), std::vector<float>(count, -2.0f)};
-  for_each_part(parallel_for, (count + kRowBlock - 1) / kRowBlock, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<char[]> scaled(new char[kRowBlock * keys.row_bytes()]);
-    const void* rows[kRowBlock];
-    float dots[kRowBlock * kRowBlock];
-    for (int64_t first = begin * kRowBlock; first < std::min(end * kRowBlock, count);
-         first += kRowBlock) {
-      const int64_t num_rows = std::min(kRowBlock, count - first);
-      for (int64_t r = 0; r < num_rows; ++r)
-        rows[r] = keys.row(tokens[first + r], scaled.get() + r * keys.row_bytes());
-      for (int64_t c = 0; c < num_candidates; c += kRowBlock) {
-        const int64_t num_cols = std::min(kRowBlock, num_candidates - c);
-        keys.dots(rows, num_rows, &cols[c], num_cols, dots, kRowBlock);
-        for (int64_t r = 0; r < num_rows; ++r)
-          for (int64_t i = 0; i < num_cols; ++i) {
-            const float inv = keys.inv_norm(tokens[first + r]) * keys.inv_norm(candidates[c + i]);
-            const float similar = cosine(dots[r * kRowBlock + i], inv);
-            if (similar > nearest.cosine[first + r]) {
-              nearest.cosine[first + r] = similar;
-              nearest.position[first + r] = c + i;
-            }
-          }
-      }
-    }
-  });
-  return nearest;
+  return NearestSearch(image, candidates).run(tokens, parallel_for);
 }
 
 // sum += weight * token.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "cpu/bfloat16.h"
 #include "cpu/lanes.h"
@@ -144,6 +145,21 @@ void scale_row(KeyType type, const void* row, double scale, int64_t dim, void* o
     scale_values(as<float>(row), scale, dim, static_cast<float*>(out));
   else
     scale_values(as<BFloat16>(row), scale, dim, static_cast<BFloat16*>(out));
+}
+
+void round_row(KeyType type, const void* row, int64_t dim, BFloat16* out) {
+  with_type(type, [&](auto element) {
+    using T = decltype(element);
+    for (int64_t i = 0; i < dim; i += kLanes) {
+      const int64_t rest = std::min<int64_t>(kLanes, dim - i);
+      const Lanes values = rest == kLanes
+                               ? load_lanes(as<T>(row) + i)
+                               : load_lanes(Tail<T, kLanes>(as<T>(row) + i, rest).values);
+      BFloat16 rounded[kLanes];
+      round_lanes(values, rounded);
+      std::memcpy(out + i, rounded, rest * sizeof(BFloat16));
+    }
+  });
 }
 
 void centre_row(KeyType type, const void* row, const double* mean, double scale, int64_t dim,

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu/bfloat16.h"
 #include "cpu/isa.h"
 
 namespace zoprune {
@@ -37,6 +38,9 @@ ZOPRUNE_PER_ISA(
 
     // out = row * scale, where scale is a power of two.
     void scale_row(KeyType type, const void* row, double scale, int64_t dim, void* out);
+
+    // out = row in bf16, to nearest even; subnormals may become zero.
+    void round_row(KeyType type, const void* row, int64_t dim, BFloat16* out);
 
     // out = (row - mean) * scale in fp32.
     void centre_row(KeyType type, const void* row, const double* mean, double scale, int64_t dim,
