@@ -31,6 +31,7 @@ test-transformers4: $(STAMP)transformers4
 bench: $(STAMP)bench
 	@$(if $(ARGS),,$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr)
 	@$(BIN)/python -m benchmarks.report $(ARGS)
+	@$(if $(ARGS),,$(BIN)/python -m benchmarks.family)
 
 audit: $(STAMP)test
 	@$(BIN)/python -m audit $(ARGS)

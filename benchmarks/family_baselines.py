@@ -1,7 +1,8 @@
 """Selections as pruning libraries write them: all N x N cosines, then a loop of argmax in Python.
 
 Each is the loop of a published repository for one image, without its batch dimension and without
-what the model does before it. They are what ``benchmarks.family`` compares with.
+what the model does before it, or the plainest form where none is named. They are what
+``benchmarks.family`` compares with.
 """
 
 from __future__ import annotations
@@ -86,6 +87,22 @@ def hard_suppression(scores: Tensor, keys: Tensor, k: int, *, threshold: float) 
         picks[i] = pick
         free[pick] = -float("inf")
         dropped |= cosine[pick] > threshold
+    return picks
+
+
+def mmr(scores: Tensor, keys: Tensor, k: int, *, tradeoff: float) -> Tensor:
+    """Maximal marginal relevance, each step comparing with all picks as DivPrune's does: [k]."""
+    cosine = cosines(keys)
+    weight = (scores - scores.min()) / (scores.max() - scores.min() + 1e-8)
+    free = torch.ones(len(scores), dtype=torch.bool)
+    picks = torch.empty(k, dtype=torch.int64)
+    for i in range(k):
+        gain = weight
+        if i > 0:
+            nearest = cosine.index_select(0, picks[:i]).max(dim=0).values
+            gain = tradeoff * weight - (1 - tradeoff) * nearest
+        picks[i] = gain.masked_fill(~free, -float("inf")).argmax()
+        free[picks[i]] = False
     return picks
 
 

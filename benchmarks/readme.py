@@ -1,8 +1,9 @@
-"""``python -m benchmarks.readme`` writes the README's table and docs/speed.png from result files.
+"""``python -m benchmarks.readme`` writes what the documents show of ``benchmarks/results``.
 
-``--check`` only tells whether the README's table is the one that the files give (exit status 1 if
-not). A result file holds ``machine`` (with ``device``: "cpu" or "cuda") and ``rows``, as ``report``
-writes them. Absolute times are shown for GPUs only: those of a shared CPU say little.
+That is the README's table and docs/speed.png, and docs/family.md's table and docs/growth.png.
+``--check`` only tells whether the tables are those that the files give (exit status 1 if not). A
+result file holds ``machine`` (with ``device``: "cpu" or "cuda") and ``rows``, as ``report`` writes
+them. Absolute times are shown for GPUs only: those of a shared CPU say little.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import plot
+from . import family, growth, plot
 from .report import RESULTS, ROOT
 from .shapes import LLAVA, LLAVA_NEXT, QWEN
 from .targets import PER_CALL, Row, find
 
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
-README = ROOT / "README.md"
-PICTURE = ROOT / "docs" / "speed.png"  # of the last CPU in alphabetical order
+README, FAMILY = ROOT / "README.md", ROOT / "docs" / "family.md"
+# Of the last CPU in alphabetical order
+PICTURE, GROWTH = ROOT / "docs" / "speed.png", ROOT / "docs" / "growth.png"
 
 # operator, variant, shape, what it is compared with, and how the README words that
 LINES = [
@@ -103,42 +105,59 @@ def memory_note(rows: list[Row]) -> str:
     )
 
 
-def replace(readme: str, table: str) -> str:
-    """The README's text with ``table`` between its markers."""
+def generate_family(results: list[dict[str, Any]]) -> str:
+    """The section of docs/family.md: one table for each result file, and the picture."""
+    if not results:
+        return "Not measured yet."
+    picture = "![Time over the number of tokens and of picks, on logarithmic axes](growth.png)"
+    return "\n\n".join([*map(family.section, results), picture])
+
+
+def replace(document: str, section: str) -> str:
+    """The document's text with ``section`` between its markers."""
     if (
-        readme.count(BEGIN) != 1
-        or readme.count(END) != 1
-        or readme.index(BEGIN) > readme.index(END)
+        document.count(BEGIN) != 1
+        or document.count(END) != 1
+        or document.index(BEGIN) > document.index(END)
     ):
-        raise SystemExit(f"README.md: expected one line {BEGIN} and, below it, one line {END}")
-    head, rest = readme.split(BEGIN)
+        raise SystemExit(f"expected one line {BEGIN} and, below it, one line {END}")
+    head, rest = document.split(BEGIN)
     tail = rest.split(END)[1]
-    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
+    return f"{head}{BEGIN}\n{section}\n{END}{tail}"
 
 
-def load(folder: Path) -> list[dict[str, Any]]:
-    """All result files of a folder, in alphabetical order."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+def load(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The result files of a folder in alphabetical order: the report's, and the family's."""
+    found: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for path in sorted(folder.glob("*.json")):
+        found[path.name.startswith(family.PREFIX)].append(json.loads(path.read_text()))
+    return found[False], found[True]
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__)
     parser.add_argument(
-        "--check", action="store_true", help="change nothing, tell if it is current"
+        "--check", action="store_true", help="change nothing, tell if they are current"
     )
     options = parser.parse_args(arguments)
-    results = load(RESULTS)
-    before = README.read_text()
-    after = replace(before, generate(results))
-    if options.check:
-        if before != after:
-            print("README.md: its table differs from benchmarks/results; run", file=sys.stderr)
+    results, of_family = load(RESULTS)
+    outdated = 0
+    for path, section in ((README, generate(results)), (FAMILY, generate_family(of_family))):
+        before = path.read_text()
+        after = replace(before, section)
+        if options.check and before != after:
+            print(f"{path.name}: its table differs from benchmarks/results; run", file=sys.stderr)
             print("python -m benchmarks.readme", file=sys.stderr)
-        return int(before != after)
-    README.write_text(after)
+            outdated = 1
+        if not options.check:
+            path.write_text(after)
+    if options.check:
+        return outdated
     for result in results:
         if result["machine"]["device"] == "cpu":
             plot.draw(result).save(PICTURE, optimize=True)
+    for result in of_family:
+        growth.draw(result).save(GROWTH, optimize=True)
     return 0
 
 

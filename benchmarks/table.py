@@ -27,7 +27,7 @@ def ratios(rows: list[Row], directions: int) -> list[str]:
     if not rows:
         return []
     lines = ["times faster than            (lowest - highest of the rounds)"]
-    heading, scaled = "", False
+    heading, scaled, few_steps = "", False, None
     for row in rows:
         place = f"{row['shape']}, {row['dtype']}"
         if place != heading:
@@ -39,17 +39,21 @@ def ratios(rows: list[Row], directions: int) -> list[str]:
             continue
         few = row.get("directions_measured", directions) < directions
         scaled |= few
+        few_steps = few_steps or row.get("steps_measured")
+        mark = "*" if few or "steps_measured" in row else " "
         found = [
             f"{label} {value['ratio']:.3g} ({value['lowest']:.3g} - {value['highest']:.3g})"
             for label, value in row["against"].items()
         ]
-        lines.append(f"{name:<46}{'* ' if few else '  '}{'   '.join(found)}")
+        lines.append(f"{name:<46}{mark} {'   '.join(found)}")
     if scaled:
         few = min(row.get("directions_measured", directions) for row in rows)
         lines.append(
             f"* with {few} of the {directions} directions: the paper's time, linear in their "
             "number, is scaled up; m = 64 rows compare these few on both sides"
         )
+    if few_steps:
+        lines.append(f"* {few_steps} of the loop's k equal steps were timed, and scaled up")
     return [*lines, ""]
 
 

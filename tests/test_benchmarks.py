@@ -172,7 +172,3 @@ def test_readme_is_replaced_between_its_markers_only():
     assert readme.replace(before, "new") == f"a\n{readme.BEGIN}\nnew\n{readme.END}\nb\n"
     with pytest.raises(SystemExit, match="benchmark:begin"):
         readme.replace("no markers", "new")
-
-
-def test_readme_is_current():
-    assert readme.main(["--check"]) == 0

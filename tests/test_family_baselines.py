@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from PIL import ImageColor
 
-from benchmarks import family, family_baselines
+from benchmarks import family, family_baselines, family_cases, growth, readme, report, table
 from benchmarks.shapes import Shape
 from tests.family import clustered, grid
 from zoprune_kernels import reference
@@ -34,18 +35,61 @@ def test_loops_are_the_references(k):
     assert loop.tolist() == exact.tolist()
 
 
-def test_every_operator_is_measured(monkeypatch):
-    monkeypatch.setitem(family.GRID_WIDTH, 63, 9)
-    shape = Shape("tiny", 63, 1, 1, 40, (7,))
-    names = {operator.op for operator in family.OPERATORS}
-    rows = family.run([shape], ["fp32"], names, lambda text: None)
-    assert len(rows) == len(family.OPERATORS)
-    for row in rows:
+@pytest.mark.parametrize("k", [1, 9, 30])
+def test_mmr_loop_is_the_reference(k):
+    loop = family_baselines.mmr(SCORES, KEYS, k, tradeoff=0.5)
+    exact = reference.select(SCORES, KEYS, k, method="mmr", tradeoff=0.5, sort=False)
+    assert loop.tolist() == exact.tolist()
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """A result of every operator at a tiny shape, in the place of 2,880 tokens."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(family.GRID_WIDTH, 64, 8)
+        patch.setattr(report, "SECONDS", 0)
+        patch.setattr(growth, "TOKENS", (64, 128))
+        patch.setattr(growth, "KEEP", (16, 32))
+        patch.setattr(growth, "MANY", 96)
+        patch.setattr(growth, "SHORTEST_SAMPLE", 1e-9)
+        rows = family.run([Shape("tiny", 64, 1, 1, 40, (16,))], ["fp32"], set(family.OPS), print)
+        about = {"name": "cpu", "threads": 2, "torch": "2.13", "date": "2026-01-01"}
+        yield {"machine": about, "rows": rows, "growth": growth.measure(print)}
+
+
+def test_every_operator_is_measured(measured):
+    assert len(measured["rows"]) == len(family.OPERATORS)
+    for row in measured["rows"]:
         assert "refused" not in row and row["against"]["loop"]["ratio"] > 0
 
 
-def test_wrong_picks_are_refused():
-    x = family.Tokens(SCORES.float(), KEYS.float(), grid(63, 9), 7)
-    for operator in family.OPERATORS:
-        worst = SCORES.argsort()[:7]
-        assert not family.check(operator, x, worst)[0].passed
+def test_table_shows_what_was_measured(measured):
+    rows = [row | {"shape": family.SHAPES[0].name} for row in measured["rows"]]
+    against = {"loop": rows[2]["against"]["loop"] | {"ratio": 12.34}}
+    rows[2] |= {"against": against, "steps_measured": 8}
+    text = readme.generate_family([measured | {"rows": rows}])
+    assert "| `select`, mmr | a loop of MMR | 12.3x\\* | - | - | 10x |" in text
+    assert "* 8 of the loop's k equal steps" in "\n".join(table.ratios(rows, 0))
+    verdicts = [target.verdict(rows) for target in family.targets()]
+    assert [v["met"] for v in verdicts[6:9]] == [True, None, None]
+
+
+def test_growth_is_drawn(measured):
+    picture = growth.draw(measured).convert("RGB")
+    colours = {colour for _, colour in picture.getcolors(1 << 24)}
+    assert {ImageColor.getrgb(colour) for colour, _ in growth.LINES.values()} <= colours
+
+
+def test_documents_are_current():
+    assert readme.main(["--check"]) == 0
+
+
+def test_wrong_results_are_refused():
+    scores, keys = torch.rand(64), clustered(64, 40)
+    x = family_cases.Tokens(scores, keys, grid(64, 8), torch.arange(16))
+    for operator in family_cases.OPERATORS:
+        result = operator.run(x)
+        picks = isinstance(result, torch.Tensor)
+        wrong = scores.argsort()[:16] if picks else (1.5 * result[0], *result[1:])
+        assert all(check.passed for check in operator.check(x, result)), operator
+        assert not all(check.passed for check in operator.check(x, wrong)), operator

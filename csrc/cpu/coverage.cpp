@@ -139,21 +139,30 @@ class Coverage {
     raised_end_.push_back(raised_.size());
   }
 
-  // What a token with these cosines adds to the coverage of `count` tokens.
-  double sum(const float* cosines, const float* weight, const float* covered, int64_t count) const {
+  // What a token of this cosine adds to one of this weight, rounded to the quantum.
+  double term(float weight, float cosine, float covered) const {
+    const float value = weight * std::max(cosine - covered, 0.0f);
+    return (static_cast<double>(value) + quantizer_) - quantizer_;
+  }
+
+  // The sum of term_of(i) for i in [0, count): multiples of the quantum, so in any order.
+  template <typename F>
+  static double add_up(int64_t count, const F& term_of) {
     constexpr int kSums = 16;
     double partial[kSums] = {};
-    const auto term = [&](int64_t i) {
-      const float value = weight[i] * std::max(cosines[i] - covered[i], 0.0f);
-      return (static_cast<double>(value) + quantizer_) - quantizer_;
-    };
     int64_t i = 0;
     for (; i + kSums <= count; i += kSums)
-      for (int j = 0; j < kSums; ++j) partial[j] += term(i + j);
-    for (int j = 0; i < count; ++i, ++j) partial[j] += term(i);
+      for (int j = 0; j < kSums; ++j) partial[j] += term_of(i + j);
+    for (int j = 0; i < count; ++i, ++j) partial[j] += term_of(i);
     double total = 0;
     for (double value : partial) total += value;
     return total;
+  }
+
+  // What a token with these cosines adds to the coverage of `count` tokens from `first` on.
+  double sum(const float* cosines, int64_t first, int64_t count) const {
+    const float *const weight = &weight_[first], *const covered = &covered_[first];
+    return add_up(count, [&](int64_t i) { return term(weight[i], cosines[i], covered[i]); });
   }
 
   // added_ of all tokens: every pair once, in tiles, which are kept where there is room for all.
@@ -194,7 +203,7 @@ class Coverage {
   void add_rows(const float* tile, int64_t row, int64_t num_rows, int64_t col, int64_t num_cols,
                 double* added) {
     for (int64_t r = 0; r < num_rows; ++r) {
-      added[row + r] += sum(tile + r * kTile, &weight_[col], &covered_[col], num_cols);
+      added[row + r] += sum(tile + r * kTile, col, num_cols);
       if (stored_) std::copy_n(tile + r * kTile, num_cols, stored(row + r) + col);
     }
   }
@@ -202,8 +211,7 @@ class Coverage {
   // Brings what some tokens add up to date.
   void update(std::vector<int64_t>& tokens) {
     if (stored_) {
-      for (int64_t token : tokens)
-        added_[token] = sum(stored(token), weight_.data(), covered_.data(), image_.tokens);
+      for (int64_t token : tokens) added_[token] = sum(stored(token), 0, image_.tokens);
     } else {
       update_raised(tokens);
     }
@@ -217,24 +225,25 @@ class Coverage {
               [&](int64_t a, int64_t b) { return counted_[a] > counted_[b]; });
     const int64_t count = tokens.size();
     std::vector<int64_t> raised, num_raised(count);
-    std::vector<std::vector<float>> before(count);  // their coverage that each token knows
+    std::vector<std::vector<float>> before(
+        count);  // their coverage, for the first that saw as many
+    std::vector<int64_t> first_alike(count);
     std::vector<float> past = covered_;
     size_t entry = raised_.size();
     for (int64_t i = 0; i < count; ++i) {
-      const size_t first = counted_[tokens[i]] > 0 ? raised_end_[counted_[tokens[i]] - 1] : 0;
-      while (entry > first) {
+      const int64_t seen = counted_[tokens[i]];
+      first_alike[i] = i > 0 && counted_[tokens[i - 1]] == seen ? first_alike[i - 1] : i;
+      const size_t end = seen > 0 ? raised_end_[seen - 1] : 0;
+      while (entry > end) {
         const auto [token, value] = raised_[--entry];
         if (past[token] == covered_[token]) raised.push_back(token);
         past[token] = value;
       }
       num_raised[i] = raised.size();
-      for (int64_t token : raised) before[i].push_back(past[token]);
+      if (first_alike[i] == i) before[i] = picked_from(past, raised);
     }
-    std::vector<float> weight, now;
-    for (int64_t token : raised) {
-      weight.push_back(weight_[token]);
-      now.push_back(covered_[token]);
-    }
+    const std::vector<float> weight = picked_from(weight_, raised);
+    const std::vector<float> now = picked_from(covered_, raised);
     const int64_t total = raised.size();
     std::mutex mutex;
     share((total + kTile - 1) / kTile, count * kTile, [&](int64_t begin, int64_t end) {
@@ -245,15 +254,24 @@ class Coverage {
             std::upper_bound(num_raised.begin(), num_raised.end(), col) - num_raised.begin();
         cosines(&tokens[row], count - row, &raised[col], std::min(kTile, total - col), tile, kTile);
         for (int64_t r = row; r < count; ++r) {
-          const float* const of_row = tile + (r - row) * kTile;
-          const int64_t num_cols = std::min(kTile, num_raised[r] - col);
-          taken[r] += sum(of_row, &weight[col], &before[r][col], num_cols) -
-                      sum(of_row, &weight[col], &now[col], num_cols);
+          const float* const similar = tile + (r - row) * kTile;
+          const float* const old = &before[first_alike[r]][col];
+          taken[r] += add_up(std::min(kTile, num_raised[r] - col), [&](int64_t i) {
+            return term(weight[col + i], similar[i], old[i]) -
+                   term(weight[col + i], similar[i], now[col + i]);
+          });
         }
       }
       const std::lock_guard<std::mutex> lock(mutex);
       for (int64_t i = 0; i < count; ++i) added_[tokens[i]] -= taken[i];
     });
+  }
+
+  static std::vector<float> picked_from(const std::vector<float>& values,
+                                        const std::vector<int64_t>& tokens) {
+    std::vector<float> picked(tokens.size());
+    for (size_t i = 0; i < tokens.size(); ++i) picked[i] = values[tokens[i]];
+    return picked;
   }
 
   // out[r * stride + c]: cosines of two lists of tokens.
