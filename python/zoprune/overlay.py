@@ -32,8 +32,8 @@ def picture(views: Sequence[View], kept: Tensor, processor: Any = None) -> Image
         patch = max(SIDE // (columns * max(rows, width)), 1)
         inside = torch.isin(view.tokens, kept).flatten().nonzero()[:, 0].tolist()
         image = pictures.kept_patches(photo, inside, (rows, width), patch)
-        for down, places in enumerate(reversed(view.seams)):
-            pictures.draw_lines(image, [round(place * patch) for place in places], bool(down))
+        for places, horizontal in zip(view.seams, (True, False), strict=True):
+            pictures.draw_lines(image, [round(place * patch) for place in places], horizontal)
         caption = f"{len(inside)} of {rows * width} kept"
         panels.append(pictures.Panel(f"View {index + 1}", caption, image))
     return panels[0].image if len(panels) == 1 else pictures.montage(panels, columns)
