@@ -138,9 +138,11 @@ def soft_gains(x: Tokens, picked: Tensor, candidates: Tensor) -> Tensor:
     return x.scores[candidates].double() * (1 - close).prod(dim=1)
 
 
-def exponential_gains(x: Tokens, picked: Tensor, candidates: Tensor) -> Tensor:
+def exponential_gains(
+    sigma_similarity: float, x: Tokens, picked: Tensor, candidates: Tensor
+) -> Tensor:
     cosine = unit(x, candidates) @ unit(x, picked).T
-    return x.scores[candidates].double() - torch.exp((cosine - 1) / 0.05).sum(dim=1)
+    return x.scores[candidates].double() - torch.exp((cosine - 1) / sigma_similarity).sum(dim=1)
 
 
 def hard_gains(x: Tokens, picked: Tensor, candidates: Tensor) -> Tensor:
@@ -235,7 +237,20 @@ def segmented_loop(x: Tokens) -> Tensor:
 
 TRADEOFF = 0.5
 NMS = {"threshold": 0.8}
-EXPONENTIAL = {"sigma_similarity": 0.05, "strength": 1.0}
+
+
+def exponential(variant: str, goal: float | None, sigma_similarity: float) -> Operator:
+    options = {"sigma_similarity": sigma_similarity, "strength": 1.0}
+    return Operator(
+        "select_suppress",
+        variant,
+        goal,
+        "a loop over stored cosines",
+        suppressed(False, rule="exponential", **options),
+        [Part(f"sigma {sigma_similarity}", loop(family_baselines.exponential, **options)[0].run)],
+        partial(first_picks, partial(exponential_gains, sigma_similarity)),
+    )
+
 
 OPERATORS = [
     Operator(
@@ -274,15 +289,8 @@ OPERATORS = [
         [Part("adaptprune", soft_steps, in_steps=True)],
         partial(first_picks, soft_gains),
     ),
-    Operator(
-        "select_suppress",
-        "exponential",
-        10,
-        "a loop over stored cosines",
-        suppressed(False, rule="exponential", **EXPONENTIAL),
-        loop(family_baselines.exponential, **EXPONENTIAL),
-        partial(first_picks, exponential_gains),
-    ),
+    exponential("exponential", 10, 0.05),
+    exponential("exponential, wide sigma", None, 0.3),
     Operator(
         "select_suppress",
         "hard",
