@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmarks.memory import peak_extra_mib
 from tests.cases import DTYPES
 from tests.family import (
     check_candidate_order,
@@ -67,6 +68,11 @@ def test_images_whose_cosines_are_not_all_stored():
     stored = select_coverage(*rest[:2], 300, must_keep=rest[2], sort=False)
     assert torch.equal(picks, stored)
     assert worst_gain(*rest[:2], select_coverage(*rest[:2], 9, sort=False)) < 1e-4
+
+
+def test_memory_is_far_from_all_pairs():
+    scores, keys = torch.rand(8000), torch.randn(8000, 8)
+    assert peak_extra_mib(lambda: select_coverage(scores, keys, 4)) < 32  # all cosines: 244 MiB
 
 
 def test_a_prefix_is_the_selection_for_a_smaller_k():

@@ -92,6 +92,13 @@ def test_soft_suppression_is_adaptprunes():
     assert picks.tolist() == [0, 2, 3, 1]
 
 
+def test_a_cosine_at_the_threshold_is_not_above_it():
+    keys, scores = torch.tensor([[1.0, 0], [0, 1], [-1, 0]]), torch.tensor([3.0, 2, 1])
+    for threshold, picks in ((0.0, [0, 1]), (-0.5, [0, 2])):
+        hard = {"rule": "hard", "threshold": threshold, "sort": False}
+        assert select_suppress(scores, keys, 2, **hard).tolist() == picks
+
+
 def test_negative_scores_fall_too():
     scores = torch.tensor([-1.0, -1.1, -1.5])
     keys = torch.eye(2)[[0, 0, 1]]

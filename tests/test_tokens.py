@@ -118,6 +118,14 @@ def test_merge_bipartite(n, count):
             torch.testing.assert_close(sizes[b, row].double(), w.sum(), rtol=1e-6, atol=0)
 
 
+def test_equal_pairs_merge_from_the_lowest_position():
+    keys = torch.eye(2)[[0, 0, 1, 1] * 5]  # every token at an even position has an equal one
+    merged, sizes, positions = OPS.merge_bipartite(torch.arange(20.0)[:, None], keys, 3)
+    assert positions.tolist() == [1, 3, 5, *range(6, 20)]
+    assert sizes[:3].tolist() == [3, 2, 1]  # the first of equals is the nearest: 1 for 0 and 4
+    assert merged[:3, 0].tolist() == pytest.approx([5 / 3, 2.5, 5])
+
+
 @pytest.mark.parametrize("rule", ["equal", "proportional", "softmax"])
 def test_budget_sums_exactly_within_bounds(rule):
     for _ in range(300):
