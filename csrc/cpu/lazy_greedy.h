@@ -81,7 +81,7 @@ class LazyGreedy {
 
  private:
   static constexpr int64_t kMinBlock = 32, kMaxBlock = 256;  // candidates of one round
-  static constexpr int64_t kPairsWorthThreads = 4096;
+  static constexpr int64_t kBytesWorthThreads = 1 << 21;     // of keys that pairs are made of
 
   int64_t num_picks() const { return static_cast<int64_t>(picks_.size()); }
   int64_t token(int64_t position) const { return rank_index(pool_[position]); }
@@ -136,11 +136,15 @@ class LazyGreedy {
     std::sort(pool_.begin(), pool_.begin() + count,
               [&](uint64_t a, uint64_t b) { return seen_[rank_index(a)] < seen_[rank_index(b)]; });
     const int64_t missed = num_picks() - seen_[token(0)];
-    share(num_blocks(count), count * missed, [&](int64_t begin, int64_t end) {
+    const int64_t blocks = num_blocks(count);
+    share(blocks, count * missed, [&](int64_t begin, int64_t end) {
       const std::unique_ptr<char[]> space(new char[keys_ ? kRowBlock * keys_->row_bytes() : 0]);
-      for (int64_t block = begin; block < end; ++block)
+      for (int64_t pair = begin; pair < end; ++pair) {
+        // Tokens that missed many picks with those that missed few: equal work for every thread.
+        const int64_t block = pair % 2 == 0 ? pair / 2 : blocks - 1 - pair / 2;
         catch_up_rows(block * kRowBlock, std::min(kRowBlock, count - block * kRowBlock),
                       space.get());
+      }
     });
   }
 
@@ -231,7 +235,7 @@ class LazyGreedy {
   // Shares tasks that compare `pairs` of tokens among the threads, where that is worth their time.
   template <typename F>
   void share(int64_t tasks, int64_t pairs, const F& f) {
-    if (pairs < kPairsWorthThreads)
+    if (pairs * (keys_ ? keys_->row_bytes() : 1) < kBytesWorthThreads)
       f(0, tasks);
     else
       for_each_part(parallel_for_, tasks, f);
