@@ -1,4 +1,4 @@
-"""csrc/cuda/select.cu on the CPU: every CUDA thread a fiber, under AddressSanitizer and UBSan.
+"""csrc/cuda's selections on the CPU: every CUDA thread a fiber, under AddressSanitizer and UBSan.
 
 Everything runs but the few instructions of csrc/cuda/ptx.cuh, which tests/cuda_shim replaces.
 """
@@ -9,18 +9,15 @@ import platform
 import shutil
 import struct
 import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.shim_cases import DTYPES, METHODS, RULES, Case, expected, weights
+
 ROOT = Path(__file__).parents[1]
 SHIM = ROOT / "tests" / "cuda_shim"
-DTYPES = ("float32", "float16", "bfloat16")
-METHODS = ("sads", "maxmin", "topk", "random", "mmr")
-MUST_KEEP, FREE, BLOCKED, NAN, INVALID = 5, 4, 3, 2, 1
-FLT_MAX = np.finfo(np.float32).max
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64" or not shutil.which("g++"),
@@ -28,108 +25,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@dataclass
-class Case:
-    """One call of select or, with ``sizes`` and ``keeps``, of select_varlen."""
-
-    scores: np.ndarray  # [B, N] or [T], float32 values that its dtype can hold
-    keys: np.ndarray | None  # [.., dim]
-    keep: int = 0
-    must_keep: np.ndarray | None = None
-    valid: np.ndarray | None = None
-    method: str = "sads"
-    max_similarity: float = 1.0
-    tradeoff: float = 0.5
-    sort: bool = False
-    score_dtype: str = "float32"
-    key_dtype: str = "float32"
-    sizes: list[int] = field(default_factory=list)
-    keeps: list[int] = field(default_factory=list)
-    multiprocessors: int = 1
-    shared_kib: int = 227  # 99 on the smallest chips
-
-    @property
-    def compares(self) -> bool:
-        return self.method in ("sads", "maxmin", "mmr") or self.max_similarity < 1
-
-    @property
-    def total_keep(self) -> int:
-        return sum(self.keeps) if self.sizes else self.scores.shape[0] * self.keep
-
-    def encode(self) -> bytes:
-        packed = bool(self.sizes)
-        images = len(self.sizes) if packed else self.scores.shape[0]
-        header = [
-            self.multiprocessors,
-            self.shared_kib * 1024,
-            images,
-            self.scores.shape[-1],
-            self.keep,
-        ]
-        header += [self.scores.size, self.total_keep]
-        header += [1 if self.keys is None else self.keys.shape[-1]]
-        header += [DTYPES.index(self.score_dtype), DTYPES.index(self.key_dtype)]
-        header += [METHODS.index(self.method), self.sort, self.compares]
-        header += [self.must_keep is not None, self.valid is not None, packed]
-        parts = [struct.pack("16q2d", *map(int, header), self.max_similarity, self.tradeoff)]
-        parts.append(encode(self.scores, self.score_dtype))
-        if self.compares:
-            parts.append(encode(self.keys, self.key_dtype))
-        parts += [mask.tobytes() for mask in (self.must_keep, self.valid) if mask is not None]
-        if packed:
-            for sizes in (self.sizes, self.keeps):
-                parts.append(np.cumsum([0, *sizes], dtype=np.int32).tobytes())
-        return b"".join(parts)
-
-    def images(self) -> list[tuple[int, Case]]:
-        """Each image alone with its first token's position."""
-        if self.sizes:
-            starts = np.cumsum([0, *self.sizes])[:-1]
-            parts = [
-                (start, slice(start, start + n), k)
-                for start, n, k in zip(starts, self.sizes, self.keeps, strict=True)
-            ]
-        else:
-            parts = [(0, image, self.keep) for image in range(len(self.scores))]
-
-        def cut(array: np.ndarray | None, part: int | slice) -> np.ndarray | None:
-            return None if array is None else array[part]
-
-        return [
-            (
-                int(start),
-                Case(
-                    self.scores[part],
-                    cut(self.keys, part),
-                    keep,
-                    cut(self.must_keep, part),
-                    cut(self.valid, part),
-                    self.method,
-                    self.max_similarity,
-                    self.tradeoff,
-                    self.sort,
-                ),
-            )
-            for start, part, keep in parts
-            if keep
-        ]
-
-
-def encode(array: np.ndarray, dtype: str) -> bytes:
-    if dtype == "bfloat16":
-        return (
-            (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
-        )
-    return array.astype(dtype).tobytes()
-
-
 @pytest.fixture(scope="session")
 def executable(tmp_path_factory) -> Path:
     built = tmp_path_factory.mktemp("cuda_shim") / "select_main"
-    flags = "-std=c++17 -O2 -g1 -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off"
+    flags = "-std=c++17 -O1 -g1 -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off"
     checks = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+    checks += " -fno-sanitize=null,object-size"  # what AddressSanitizer sees anyway
     includes = [f"-I{SHIM}", f"-I{ROOT / 'csrc/include'}", f"-I{ROOT / 'csrc'}"]
-    sources = [ROOT / "csrc/cuda/select.cu", SHIM / "select_main.cpp"]
+    sources = [*sorted((ROOT / "csrc/cuda").glob("*.cu")), SHIM / "select_main.cpp"]
     command = ["g++", *flags.split(), *checks.split(), *includes, "-x", "c++", *sources]
     subprocess.run([*command, "-o", built], check=True)
     return built
@@ -150,83 +53,10 @@ def select(executable: Path, cases: list[Case]) -> list[np.ndarray]:
     return np.split(picks, np.cumsum([case.total_keep for case in cases])[:-1])
 
 
-# -- the truth: plain greedy in float32; dot products of small integers are exact ----------------
-
-
-def weights(case: Case) -> np.ndarray:
-    scores = np.clip(case.scores, -FLT_MAX, FLT_MAX)
-    if case.method == "topk":
-        return scores
-    if case.method == "random":
-        return random_weights(scores.size)
-    usable = ~np.isnan(scores) if case.valid is None else ~np.isnan(scores) & case.valid
-    if not usable.any() or scores[usable].min() == scores[usable].max():
-        return np.ones_like(scores)
-    low, high = (float(f(scores[usable])) for f in (np.min, np.max))
-    return ((scores.astype(np.float64) - low) / (high - low + 1e-8)).astype(np.float32)
-
-
-def random_weights(count: int) -> np.ndarray:
-    import torch
-
-    from zoprune_kernels import philox
-
-    return philox.uniform(count, 0, torch.device("cpu")).numpy()
-
-
-def cosines(keys: np.ndarray) -> np.ndarray:
-    exact = keys.astype(np.float64)
-    norm = np.sqrt((exact * exact).sum(1))
-    with np.errstate(divide="ignore"):
-        inverse = np.where(norm > 0, 1 / norm, 0).astype(np.float32)
-    dot = (exact @ exact.T).astype(np.float32)
-    return np.clip(dot * inverse[:, None] * inverse, np.float32(-1), np.float32(1))
-
-
-def plain_greedy(case: Case) -> np.ndarray:
-    """Picks [keep] of one image: the best remaining token, ``keep`` times."""
-    weight = weights(case)
-    kind = np.where(np.isnan(case.scores), NAN, FREE)
-    if case.must_keep is not None:
-        kind[case.must_keep] = MUST_KEEP
-    if case.valid is not None:
-        kind[~case.valid] = INVALID
-    cosine = cosines(case.keys) if case.compares else None
-    nearest = np.full(weight.shape, -np.inf, np.float32)
-    gain = weight
-    picks = []
-    for _ in range(case.keep):
-        if case.max_similarity < 1:
-            kind[(kind == FREE) & (nearest > np.float32(case.max_similarity))] = BLOCKED
-        best = kind.max()
-        order = gain if best in (FREE, BLOCKED) else np.zeros_like(gain)
-        pick = int(np.where(kind == best, order, -np.inf).argmax())
-        picks.append(pick)
-        kind[pick] = 0
-        if cosine is not None:
-            nearest = np.maximum(nearest, cosine[:, pick])
-        if case.method == "sads":
-            gain = weight * (1 - nearest)
-        if case.method == "maxmin":
-            gain = 1 - nearest
-        if case.method == "mmr":
-            tradeoff = np.float32(case.tradeoff)
-            gain = tradeoff * weight - (1 - tradeoff) * nearest
-    return np.array(picks)
-
-
-def expected(case: Case) -> np.ndarray:
-    parts = []
-    for start, image in case.images():
-        picks = plain_greedy(image) + (start if case.sizes else 0)
-        parts.append(np.sort(picks) if case.sort else picks)
-    return np.concatenate(parts)
-
-
 # -- random cases ----------------------------------------------------------------------------------
 
 
-def draw_case(rng: np.random.Generator) -> Case:
+def draw_case(rng: np.random.Generator, methods: tuple[str, ...]) -> Case:
     """Small integers as keys, scores with many ties, and every option."""
     packed = rng.random() < 0.3
     sizes = [int(n) for n in rng.integers(0, 90, rng.integers(1, 5))] if packed else []
@@ -239,7 +69,7 @@ def draw_case(rng: np.random.Generator) -> Case:
         keeps[int(np.argmax(sizes))] = 1
     dim = int(rng.choice([1, 3, 7, 8, 16, 33, 64, 72]))
     workers = int(rng.choice([1, 1, 2, 4]))
-    if rng.random() < 0.04:  # several thread blocks share the dot products
+    if rng.random() < 0.01:  # several thread blocks share the dot products
         dim, workers = int(rng.choice([600, 1056])), 6
     scores = rng.integers(-4, 5, lead).astype(np.float32)
     if rng.random() < 0.6:
@@ -256,7 +86,7 @@ def draw_case(rng: np.random.Generator) -> Case:
         keep=int(rng.integers(1, min(tokens, 40) + 1)),
         must_keep=rng.random(lead) < 0.1 if rng.random() < 0.3 else None,
         valid=rng.random(lead) < 0.8 if rng.random() < 0.3 else None,
-        method=str(rng.choice(METHODS)),
+        method=str(rng.choice(methods)),
         max_similarity=float(rng.choice([1.0, 1.0, 0.5, 0.1, 0.0])),
         tradeoff=float(rng.choice([0.0, 0.3, 0.5, 1.0])),
         sort=bool(rng.random() < 0.5),
@@ -267,7 +97,25 @@ def draw_case(rng: np.random.Generator) -> Case:
         multiprocessors=workers,
         shared_kib=int(rng.choice([99, 163, 227])),
     )
+    if case.method in RULES:
+        draw_suppression(rng, case)
     return case
+
+
+def draw_suppression(rng: np.random.Generator, case: Case) -> None:
+    """Parameters, and places on a small grid."""
+    if rng.random() < 0.8:
+        axes = int(rng.integers(2, 4))
+        case.positions = rng.integers(0, 8, (*case.scores.shape, axes)).astype(np.float32)
+        if rng.random() < 0.1:
+            case.positions[rng.random(case.scores.shape) < 0.2] = np.nan
+        if rng.random() < 0.2:
+            case.keys = None
+    case.sigma_space = float(rng.choice([0.5, 1.5, 10]))
+    case.sigma_similarity = float(rng.choice([0.05, 0.3, 1]))
+    case.radius = float(rng.choice([1, 2.5, 5, np.inf]))
+    case.strength = float(rng.choice([0, 0.5, 3]))
+    case.threshold = float(rng.choice([-1, 0, 0.3, 0.9, 1]))
 
 
 def differences(cases: list[Case], results: list[np.ndarray]) -> list[str]:
@@ -279,9 +127,12 @@ def differences(cases: list[Case], results: list[np.ndarray]) -> list[str]:
     return found
 
 
-def test_random_cases(executable):
+@pytest.mark.parametrize(
+    ("methods", "count"), [(METHODS, 400), (RULES, 350), (("dpp",), 250)], ids=str
+)
+def test_random_cases(executable, methods, count):
     rng = np.random.default_rng(0)
-    cases = [draw_case(rng) for _ in range(1000)]
+    cases = [draw_case(rng, methods) for _ in range(count)]
     found = differences(cases, select(executable, cases))
     assert not found, f"{len(found)} of {len(cases)} differ, the first: {found[0]}"
 
@@ -289,14 +140,18 @@ def test_random_cases(executable):
 def test_many_rounds(executable):
     """More tokens than a round's candidates and than shared memory caches; split products."""
     rng = np.random.default_rng(1)
-    shapes = [(300, 20, 150, "sads"), (270, 8, 269, "maxmin"), (8300, 1, 200, "topk")]
-    shapes += [(8300, 2, 2, "sads"), (100, 1100, 9, "sads")]
+    shapes = [(300, 20, 150, "sads", 1), (270, 8, 269, "maxmin", 5), (8300, 1, 200, "topk", 5)]
+    shapes += [(8300, 2, 2, "sads", 5), (100, 1100, 9, "sads", 1), (100, 1100, 9, "sads", 5)]
+    shapes += [(300, 20, 120, "soft", 5), (260, 3, 250, "exponential", 1), (250, 2, 249, "hard", 5)]
+    shapes += [(300, 70, 120, "dpp", 5), (260, 40, 80, "dpp", 1)]
     cases = []
-    for tokens, dim, keep, method in shapes:
+    for tokens, dim, keep, method, workers in shapes:
         scores = rng.random((1, tokens), np.float32)
         keys = rng.integers(-2, 3, (1, tokens, dim)).astype(np.float32)
-        for workers in (1, 5):
-            cases.append(Case(scores, keys, keep, method=method, multiprocessors=workers))
+        positions = rng.integers(0, 20, (1, tokens, 2)) if method in RULES else None
+        cases.append(
+            Case(scores, keys, keep, positions=positions, method=method, multiprocessors=workers)
+        )
     found = differences(cases, select(executable, cases))
     assert not found, found[0]
 

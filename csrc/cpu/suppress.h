@@ -2,10 +2,9 @@
 
 #include "cpu/image.h"
 #include "cpu/isa.h"
+#include "zoprune/selection.h"
 
 namespace zoprune {
-
-enum class Rule : int { soft, exponential, hard };
 
 // How a pick lowers its neighbours, the same for all images of a call.
 struct Suppression {

@@ -1,217 +1,122 @@
-#include <algorithm>
-#include <cstdio>
-
-#include "cuda/select.h"
-#include "cuda/select_candidates.cuh"
-#include "cuda/select_greedy.cuh"
-#include "cuda/select_similarity.cuh"
-#include "cuda/select_start.cuh"
+// Selection by a gain of the score and of the largest cosine to the selected tokens.
+#include "cuda/select_kernel.cuh"
 
 namespace zoprune::cuda {
-namespace {
 
-__device__ Image find_image(const SelectArguments& arguments, const SelectPlan& plan,
-                            const Workspace& work, int64_t number, int group) {
-  Image image;
-  image.member = static_cast<int>(blockIdx.x) % plan.ctas;
-  image.members = plan.ctas;
-  image.block = plan.block;
-  image.arrivals = work.arrivals + group;
-  image.partial = work.partial + group * plan.chunks * plan.split_rows * kBlock;
-  if (arguments.cu_tokens == nullptr) {
-    image.start = number * arguments.tokens;
-    image.tokens = static_cast<int>(arguments.tokens);
-    image.output = number * arguments.keep;
-    image.keep = static_cast<int>(arguments.keep);
-    image.rows = group * arguments.tokens;
-    return image;
-  }
-  // Offsets cannot be checked without a synchronisation; wrong ones must not lead out of memory.
-  const auto within = [](int64_t offset, int64_t last) {
-    return min(max(offset, int64_t{0}), last);
+template <>
+struct Greedy<Redundancy> {
+  using Pair = float;  // a cosine
+  struct State {
+    float weight;
+    float nearest;  // largest cosine to the selected tokens
   };
-  const int64_t tokens = arguments.total_tokens, picks = arguments.total_keep;
-  image.start = within(arguments.cu_tokens[number], tokens);
-  image.tokens = static_cast<int>(
-      max(within(arguments.cu_tokens[number + 1], tokens) - image.start, int64_t{0}));
-  image.output = within(arguments.cu_keep[number], picks);
-  image.keep = static_cast<int>(
-      min(max(within(arguments.cu_keep[number + 1], picks) - image.output, int64_t{0}),
-          int64_t{image.tokens}));
-  image.rows = image.start;
-  return image;
-}
+  static constexpr bool kGainsRiseOnce = true;
+  static constexpr float kNothingSelected = -2;  // below every cosine
 
-// One thread block writes the positions of the picked tokens, whose rank is 0, in ascending order.
-__device__ void write_sorted(const Image& image, const Workspace& work, int64_t origin,
-                             int64_t* indices) {
-  Shared& s = shared();
-  const int share = (image.tokens + kThreads - 1) / kThreads * 32;  // consecutive tokens of a warp
-  const int begin = warp() * share, end = min(begin + share, image.tokens);
-  const auto picked = [&](int i) {
-    return i < end && load_fresh(work.rank + image.start + i) == 0;
-  };
-  uint32_t count = 0;
-#pragma unroll 4
-  for (int i = begin; i < end; i += 32)
-    count += __popc(__ballot_sync(kAllLanes, picked(i + lane())));
-  if (lane() == 0) s.warp_total[warp()] = count;
-  __syncthreads();
-  int64_t* to = indices + image.output;
-  for (int w = 0; w < warp(); ++w) to += s.warp_total[w];
-#pragma unroll 4
-  for (int i = begin; i < end; i += 32) {
-    const bool mine = picked(i + lane());
-    const uint32_t all = __ballot_sync(kAllLanes, mine);
-    if (mine) to[__popc(all & ((1u << lane()) - 1))] = origin + i + lane();
-    to += __popc(all);
+  Redundancy rule;
+  Pair* pairs = nullptr;
+  float* weight = nullptr;   // [total_tokens]
+  float* nearest = nullptr;  // [total_tokens]
+  float low = 0, high = 0;   // of the image's scores
+
+  void lay_out(Arena& arena, const SelectArguments& arguments, const SelectPlan& plan) {
+    if (arguments.keys != nullptr) pairs = arena.take<Pair>(int64_t{plan.groups} * kBlock * kBlock);
+    weight = arena.take<float>(arguments.total_tokens);
+    nearest = arena.take<float>(arguments.total_tokens);
   }
-  __syncthreads();
-}
 
-template <DType key>
-__global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArguments arguments,
-                                                             const SelectPlan plan,
-                                                             const Workspace work) {
-  const Keys<key> keys(arguments);
-  const bool compare = arguments.keys != nullptr;
-  const int group = static_cast<int>(blockIdx.x) / plan.ctas;
-  for (int64_t number = group; number < arguments.images; number += plan.groups) {
-    const Image image = find_image(arguments, plan, work, number, group);
-    if (image.keep == 0) continue;
-    const int64_t origin = arguments.cu_tokens == nullptr ? 0 : image.start;
-    const bool in_order = image.member == 0 && !arguments.sort;  // writes picks as they are made
-    int first = 0;
-    int selected = start_image(arguments, keys, image, work, first);
-    if (in_order && threadIdx.x == 0 && selected == 1)
-      arguments.indices[image.output] = origin + first;
-    while (selected < image.keep) {
-      const int left = image.keep - selected;
-      const Candidates round = choose_candidates(image, work, min(image.block, 3 * left + 8));
-      if (compare) {
-        compute_products(keys, image, work, round.count, image.tokens <= plan.split_rows);
-        group_barrier(image.arrivals, image.members);
-      }
-      pick_among(round, left, compare, arguments, keys, image, work);
-      const Shared& s = shared();
-      if (in_order)
-        for (int i = static_cast<int>(threadIdx.x); i < s.picks; i += kThreads)
-          arguments.indices[image.output + selected + i] =
-              origin + rank_index(s.candidate[s.pick[i]]);
-      selected += s.picks;
-      update_tokens(compare && selected < image.keep, arguments, keys, image, work);
-      group_barrier(image.arrivals, image.members);
+  // Finds the lowest and the highest score that count, in every thread block: reading all scores
+  // costs less than a barrier.
+  __device__ void begin(const SelectArguments& arguments, const Image& image) {
+    if (!compares_tokens(rule.method)) return;
+    Shared& s = shared();
+    uint32_t lowest = 0xffffffffu, highest = 0;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < image.tokens; i += kThreads) {
+      const float score = load_score(arguments, image.start + i);
+      if (is_nan(score) || !usable(arguments, image.start + i)) continue;
+      const uint32_t order = ordered_bits(finite_score(score));
+      lowest = min(lowest, order);
+      highest = max(highest, order);
     }
-    if (image.member == 0 && arguments.sort) write_sorted(image, work, origin, arguments.indices);
+    lowest = __reduce_min_sync(kAllLanes, lowest);
+    highest = __reduce_max_sync(kAllLanes, highest);
+    if (lane() == 0) {
+      s.warp_low[warp()] = lowest;
+      s.warp_high[warp()] = highest;
+    }
+    __syncthreads();
+    for (int w = 0; w < kWarps; ++w) {
+      lowest = min(lowest, s.warp_low[w]);
+      highest = max(highest, s.warp_high[w]);
+    }
+    low = ordered_float(lowest);
+    high = ordered_float(highest);
   }
-}
 
-// Places one array after another; with no memory it only adds up sizes.
-class Arena {
- public:
-  explicit Arena(void* memory) : memory_(static_cast<char*>(memory)) {}
-  template <typename T>
-  T* take(int64_t count) {
-    T* const array = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + size_);
-    size_ += (count * sizeof(T) + 15) / 16 * 16;
-    return array;
+  __device__ void begin_round(int) {}
+
+  __device__ State start(const SelectArguments& arguments, const Image& image, int i, bool) const {
+    float value = finite_score(load_score(arguments, image.start + i));
+    if (compares_tokens(rule.method)) value = normalized_score(value, low, high);
+    if (rule.method == Method::random) value = random_weight(rule.seed, i);
+    return {value, kNothingSelected};
   }
-  size_t size() const { return size_; }
 
- private:
-  char* memory_;
-  size_t size_ = 0;
+  __device__ State load(int64_t token) const {
+    return {load_fresh(weight + token), load_fresh(nearest + token)};
+  }
+
+  __device__ void store(int64_t token, const State& state) const {
+    weight[token] = state.weight;
+    nearest[token] = state.nearest;
+  }
+
+  // Blocked by too similar a selected token, once and for all.
+  __device__ uint64_t rank(uint64_t rank, const State& state) const {
+    Candidate candidate = rank_class(rank);
+    if (candidate == Candidate::free && rule.max_similarity < 1 &&
+        state.nearest > rule.max_similarity)
+      candidate = Candidate::blocked;
+    const float gain = selection_gain(rule.method, rule.tradeoff, state.weight, state.nearest);
+    return pack_rank(candidate, gain, rank_index(rank));
+  }
+
+  __device__ Pair relate(const Image&, int, int other, float cosine) const {
+    return other < 0 ? kNothingSelected : cosine;
+  }
+
+  __device__ void publish(const State (&)[kSlots], int, int) const {}
+
+  __device__ void lower(State& state, const Pair* pairs, int a, int pick, int) const {
+    state.nearest = fmaxf(state.nearest, pairs[a * kPairStride + pick]);
+  }
+
+  __device__ void settle(State& state, const Pair*, const Image&, int,
+                         const Pair (&of_picks)[kSlots]) const {
+    float largest = state.nearest;
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot)
+      if (slot * 32 < shared().picks) largest = fmaxf(largest, of_picks[slot]);
+    state.nearest = warp_max(largest);
+  }
 };
-
-Workspace lay_out(const SelectArguments& arguments, const SelectPlan& plan, Arena& arena) {
-  Workspace work = {};
-  work.arrivals = arena.take<uint32_t>(plan.groups);
-  work.rank = arena.take<uint64_t>(arguments.total_tokens);
-  work.weight = arena.take<float>(arguments.total_tokens);
-  work.nearest = arena.take<float>(arguments.total_tokens);
-  if (arguments.keys != nullptr) {
-    work.inverse_norm = arena.take<float>(arguments.total_tokens);
-    work.products = arena.take<float>(plan.product_rows * kBlock);
-    work.partial = arena.take<float>(plan.groups * plan.chunks * plan.split_rows * kBlock);
-  }
-  return work;
-}
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-}  // namespace
 
 // What the audit asks: the most that a launch can have.
 extern "C" __attribute__((visibility("default"))) const int zoprune_select_kernel_shared_bytes =
     shared_bytes(kBlock);
 
-SelectPlan plan_select(const SelectArguments& arguments, const Device& device) {
-  SelectPlan plan;
-  plan.block = kBlock;
-  while (plan.block > 32 && shared_bytes(plan.block) > device.shared_bytes) plan.block -= 32;
-  const int64_t element = arguments.key_dtype == DType::float32 ? 4 : 2;
-  const int64_t stages = std::max<int64_t>(1, divide_up(arguments.dim * element, kStageBytes));
-  plan.chunks = divide_up(stages, kChunkStages);
-  const int64_t largest = std::max<int64_t>(arguments.tokens, 1);
-  // As many thread blocks as have something to do at once: a chunk of a tile, or tokens to own.
-  const int64_t work = arguments.keys == nullptr ? divide_up(largest, kThreads)
-                                                 : divide_up(largest, kTileRows) * plan.chunks;
-  plan.groups = static_cast<int>(std::min<int64_t>(arguments.images, device.multiprocessors));
-  plan.ctas = static_cast<int>(std::min<int64_t>(work, device.multiprocessors / plan.groups));
-  plan.product_rows =
-      arguments.cu_tokens == nullptr ? plan.groups * arguments.tokens : arguments.total_tokens;
-  // Splitting pays while whole tiles would leave half of the group's thread blocks idle.
-  if (plan.chunks > 1)
-    plan.split_rows =
-        std::min<int64_t>(plan.ctas / 2 * kTileRows, divide_up(largest, kTileRows) * kTileRows);
-  Arena sizes(nullptr);
-  lay_out(arguments, plan, sizes);
-  plan.workspace_bytes = sizes.size();
-  return plan;
-}
-
 std::string select_unavailable() {
   cudaFuncAttributes attributes;
-  const cudaError_t status = cudaFuncGetAttributes(&attributes, select_kernel<DType::float32>);
+  const cudaError_t status =
+      cudaFuncGetAttributes(&attributes, select_kernel<DType::float32, Redundancy>);
   if (status == cudaSuccess) return "";
   cudaGetLastError();  // it is told, so nobody else shall find it
   return cudaGetErrorString(status);
 }
 
-std::string select(const SelectArguments& arguments, const SelectPlan& plan, void* workspace,
-                   cudaStream_t stream) {
-  Arena arena(workspace);
-  Workspace work = lay_out(arguments, plan, arena);
-  auto* kernel = select_kernel<DType::float32>;
-  if (arguments.key_dtype == DType::float16) kernel = select_kernel<DType::float16>;
-  if (arguments.key_dtype == DType::bfloat16) kernel = select_kernel<DType::bfloat16>;
-
-  cudaLaunchAttribute cooperative = {};
-  cooperative.id = cudaLaunchAttributeCooperative;
-  cooperative.val.cooperative = 1;
-  cudaLaunchConfig_t launch = {};
-  launch.gridDim = dim3(plan.groups * plan.ctas);
-  launch.blockDim = dim3(kThreads);
-  launch.dynamicSmemBytes = shared_bytes(plan.block);
-  launch.stream = stream;
-  launch.attrs = &cooperative;
-  launch.numAttrs = 1;
-
-  cudaError_t status = cudaMemsetAsync(work.arrivals, 0, plan.groups * sizeof(uint32_t), stream);
-  if (status == cudaSuccess)
-    status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  shared_bytes(plan.block));
-  if (status == cudaSuccess) status = cudaLaunchKernelEx(&launch, kernel, arguments, plan, work);
-  if (status == cudaSuccess) return "";
-  char text[256];
-  std::snprintf(
-      text, sizeof text,
-      "%s, launching %d x %d thread blocks for %lld images, %lld tokens, keys of %lld, "
-      "%lld picks",
-      cudaGetErrorString(status), plan.groups, plan.ctas, static_cast<long long>(arguments.images),
-      static_cast<long long>(arguments.total_tokens), static_cast<long long>(arguments.dim),
-      static_cast<long long>(arguments.total_keep));
-  return text;
-}
+template SelectPlan plan_select<Redundancy>(const SelectArguments&, const Device&);
+template std::string select(const SelectArguments&, const Redundancy&, const SelectPlan&, void*,
+                            cudaStream_t);
 
 }  // namespace zoprune::cuda

@@ -30,13 +30,34 @@ struct SelectArguments {
   int64_t keep = 0;
   int64_t total_tokens = 0;
   int64_t total_keep = 0;
+  bool sort = true;
+  int64_t* indices = nullptr;  // [total_keep]; positions in the image, or in the packed array
+};
+
+// What a selection maximises: one of these, each in a .cu file of its own.
+
+// select: a gain of the score and of the largest cosine to the selected tokens.
+struct Redundancy {
   Method method = Method::sads;
   float max_similarity = 1.0f;
   float tradeoff = 0.5f;
-  bool sort = true;
   uint64_t seed = 0;
-  int64_t* indices = nullptr;  // [total_keep]; positions in the image, or in the packed array
 };
+
+// select_suppress: the score, which each pick lowers nearby.
+struct Suppression {
+  Rule rule = Rule::soft;
+  float space_scale = 0;             // -1 / (2 sigma_space^2), of a squared distance
+  float similarity_scale = 0;        // the same of sigma_similarity, for `exponential` -1 / sigma
+  float strength = 1;                // of `exponential`
+  double radius2 = 0;                // squared, patches
+  double threshold = 1;              // of `hard`, a cosine
+  const float* positions = nullptr;  // [total_tokens, axes] or null
+  int axes = 0;
+};
+
+// select_dpp: quality (the scores) times the distance from the span of the selected keys.
+struct Volume {};
 
 // How a call is spread over a device: a group of `ctas` thread blocks works on one image at a time.
 struct SelectPlan {
@@ -55,14 +76,16 @@ struct Device {
   int shared_bytes;  // that a thread block may have
 };
 
-SelectPlan plan_select(const SelectArguments& arguments, const Device& device);
-
 // Why no kernel can run on the current device, or an empty string.
 std::string select_unavailable();
 
+template <typename Objective>
+SelectPlan plan_select(const SelectArguments& arguments, const Device& device);
+
 // Enqueues the selection on `stream` of the current device. The workspace has plan.workspace_bytes,
 // 16-byte aligned, and no particular content. Returns what went wrong, or an empty string.
-std::string select(const SelectArguments& arguments, const SelectPlan& plan, void* workspace,
-                   cudaStream_t stream);
+template <typename Objective>
+std::string select(const SelectArguments& arguments, const Objective& objective,
+                   const SelectPlan& plan, void* workspace, cudaStream_t stream);
 
 }  // namespace zoprune::cuda

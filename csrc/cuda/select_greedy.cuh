@@ -1,4 +1,24 @@
 // The picks of a round, and what they mean for all tokens.
+//
+// An objective has
+//   Pair        4 bytes: what a pick does to a token, as far as the two of them and the picks of
+//               earlier rounds decide it
+//   State       of a token, kept in registers during a round
+//   kGainsRiseOnce  whether a gain may be higher after the first pick than before it
+//   void lay_out(Arena&, const SelectArguments&, const SelectPlan&): its part of the workspace
+//   void begin(const SelectArguments&, const Image&): by all threads of a block, for each image
+//   void begin_round(int selected)
+//   State start(const SelectArguments&, const Image&, int i, bool has_direction)
+//   State load(int64_t token), void store(int64_t token, const State&)
+//   uint64_t rank(uint64_t rank, const State&): the rank anew, of the same token
+//   Pair relate(const Image&, int i, int other, float cosine): by a warp, i the same in all lanes,
+//               other < 0 where a lane has none
+//   void publish(const State (&)[kSlots], int pick, int number): what else must be known of the
+//               round's pick `number`, by the warp that holds it
+//   void lower(State&, Pair* pairs, int a, int pick, int number): candidate a by that pick; pairs
+//               of the candidates lie in shared memory, kPairStride apart
+//   void settle(State&, const Pair* pairs, const Image&, int i, const Pair (&of_picks)[kSlots]):
+//               the same by all the round's picks, for any token, by a warp
 #pragma once
 
 #include "cuda/select_candidates.cuh"
@@ -7,49 +27,66 @@
 
 namespace zoprune::cuda {
 
-// Greedy among the candidates, by one warp: a pick is two warp reductions and a row of
-// similarities. Stops where a token that is not a candidate might be better. Every thread block of
-// the group makes the same picks, which costs less than one making them and a barrier.
-template <DType type>
-__device__ void pick_among(const Candidates& round, int most, bool compare,
-                           const SelectArguments& arguments, const Keys<type>& keys,
-                           const Image& image, const Workspace& work) {
-  Shared& s = shared();
-  auto* const gram = reinterpret_cast<float*>(scratch());
-  if (compare) {  // gram[a][b]: cosine of candidate a to candidate b
-#pragma unroll 4
-    for (int a = warp(); a < round.count; a += kWarps) {
-      const float* const row = work.products + (image.rows + rank_index(s.candidate[a])) * kBlock;
-      for (int quad = lane(); quad * 4 < round.count; quad += 32) {
-        const float4 dots = load_fresh(reinterpret_cast<const float4*>(row) + quad);
-        float* const to = gram + a * kGramStride + quad * 4;
-        to[0] = dots.x, to[1] = dots.y, to[2] = dots.z, to[3] = dots.w;
-      }
-    }
-    __syncthreads();
+// What relates token i to a lane's candidate b, or to none where b < 0.
+template <DType type, typename Objective>
+__device__ typename Objective::Pair relate(const Objective& objective, const Keys<type>& keys,
+                                           const Image& image, const Workspace& work, int i,
+                                           float inverse, int b) {
+  const Shared& s = shared();
+  const int other = b < 0 ? -1 : static_cast<int>(rank_index(s.candidate[b]));
+  float value = 1;
+  if (b >= 0 && keys.data != nullptr)
+    value = cosine(keys, image.start + i, image.start + other,
+                   load_fresh(work.products + (image.rows + i) * kBlock + b), inverse,
+                   s.inverse_norm[b]);
+  return objective.relate(image, i, other, value);
+}
+
+// Fills the group's `pairs` [kBlock, kBlock]: row a for candidate a, column b for the pick of b.
+// The group shares the work, and must be past a barrier before it reads them.
+template <DType type, typename Objective>
+__device__ void relate_candidates(int count, const Objective& objective, const Keys<type>& keys,
+                                  const Image& image, const Workspace& work) {
+  auto* const pairs = objective.pairs + static_cast<int64_t>(image.group) * kBlock * kBlock;
+  const Shared& s = shared();
+  for (int a = image.first_own(); a < count; a += image.stride()) {
+    const int token = static_cast<int>(rank_index(s.candidate[a]));
 #pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i < round.count * kBlock; i += kThreads) {
-      const int a = i / kBlock, b = i % kBlock;
-      if (b >= round.count) continue;
-      float& entry = gram[a * kGramStride + b];
-      entry = cosine(keys, image.start + rank_index(s.candidate[a]),
-                     image.start + rank_index(s.candidate[b]), entry, s.inverse_norm[a],
-                     s.inverse_norm[b]);
+    for (int first = 0; first < count; first += 32) {
+      const int b = first + lane();
+      const auto value =
+          relate(objective, keys, image, work, token, s.inverse_norm[a], b < count ? b : -1);
+      if (b < count) pairs[a * kBlock + b] = value;
     }
+  }
+}
+
+// Greedy among the candidates, by one warp: a pick is two warp reductions and a column of pairs.
+// Stops where a token that is not a candidate might be better. Every thread block of the group
+// makes the same picks, which costs less than one making them and a barrier.
+template <typename Objective>
+__device__ void pick_among(const Candidates& round, int most, bool interact,
+                           const Objective& objective, const Image& image) {
+  using Pair = typename Objective::Pair;
+  Shared& s = shared();
+  auto* const pairs = reinterpret_cast<Pair*>(scratch());
+  if (interact) {
+    const Pair* const from = objective.pairs + static_cast<int64_t>(image.group) * kBlock * kBlock;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < round.count * kBlock; i += kThreads)
+      if (i % kBlock < round.count)
+        pairs[i / kBlock * kPairStride + i % kBlock] = load_fresh(from + i);
     __syncthreads();
   }
   if (warp() == 0) {
     // A lane has candidates lane, lane + 32, ...
     uint64_t rank[kSlots];
-    float weight[kSlots], nearest[kSlots];
-    uint32_t picked = 0;  // a bit for each of the lane's
+    typename Objective::State state[kSlots];
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
       const int a = slot * 32 + lane();
       rank[slot] = a < round.count ? s.candidate[a] : 0;
-      const int64_t token = image.start + (a < round.count ? rank_index(rank[slot]) : 0);
-      weight[slot] = load_fresh(work.weight + token);
-      nearest[slot] = load_fresh(work.nearest + token);
+      state[slot] = objective.load(image.start + (a < round.count ? rank_index(rank[slot]) : 0));
     }
     int picks = 0;
     for (; picks < most; ++picks) {
@@ -66,25 +103,15 @@ __device__ void pick_among(const Candidates& round, int most, bool compare,
       const int owner = __ffs(__ballot_sync(kAllLanes, best == top)) - 1;
       const int pick = __shfl_sync(kAllLanes, own, owner);
       if (lane() == 0) s.pick[picks] = pick;
+      objective.publish(state, pick, picks);
 #pragma unroll
       for (int slot = 0; slot < kSlots; ++slot) {
         const int a = slot * 32 + lane();
-        if (a == pick) {
-          rank[slot] = 0;
-          picked |= 1u << slot;
-        }
-        if (!compare || rank[slot] == 0) continue;
-        nearest[slot] = fmaxf(nearest[slot], gram[a * kGramStride + pick]);
-        const Candidate candidate =
-            constrain(rank_class(rank[slot]), nearest[slot], arguments.max_similarity);
-        const float gain =
-            selection_gain(arguments.method, arguments.tradeoff, weight[slot], nearest[slot]);
-        rank[slot] = pack_rank(candidate, gain, rank_index(rank[slot]));
+        if (a == pick) rank[slot] = 0;
+        if (!interact || rank[slot] == 0) continue;
+        objective.lower(state[slot], pairs, a, pick, picks);
+        rank[slot] = objective.rank(rank[slot], state[slot]);
       }
-    }
-    for (int slot = 0; slot < kSlots; ++slot) {
-      const uint32_t all = __ballot_sync(kAllLanes, picked >> slot & 1);
-      if (lane() == 0) s.picked[slot] = all;
     }
     if (lane() == 0) s.picks = picks;
   }
@@ -92,9 +119,10 @@ __device__ void pick_among(const Candidates& round, int most, bool compare,
 }
 
 // Takes the picked tokens out and, if ranks are still needed, ranks the others anew.
-template <DType type>
-__device__ void update_tokens(bool rerank, const SelectArguments& arguments, const Keys<type>& keys,
+template <DType type, typename Objective>
+__device__ void update_tokens(bool rerank, const Objective& objective, const Keys<type>& keys,
                               const Image& image, const Workspace& work) {
+  using Pair = typename Objective::Pair;
   const Shared& s = shared();
   for (int i = static_cast<int>(threadIdx.x); i < s.picks; i += kThreads) {
     const int token = static_cast<int>(rank_index(s.candidate[s.pick[i]]));
@@ -102,28 +130,25 @@ __device__ void update_tokens(bool rerank, const SelectArguments& arguments, con
   }
   __syncthreads();
   if (!rerank) return;
+  const auto* const pairs = reinterpret_cast<const Pair*>(scratch());
   for (int i = image.first_own(); i < image.tokens; i += image.stride()) {
     const int64_t token = image.start + i;
     const uint64_t rank = load_fresh(work.rank + token);
     if (rank == 0) continue;
-    const float* const row = work.products + (image.rows + i) * kBlock;
-    const float inverse = load_fresh(work.inverse_norm + token);
-    float nearest = load_fresh(work.nearest + token);
+    const float inverse = keys.data == nullptr ? 0 : load_fresh(work.inverse_norm + token);
+    Pair of_picks[kSlots];
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
-      const int b = slot * 32 + lane();
-      if ((s.picked[slot] >> lane() & 1) == 0) continue;
-      const float value = cosine(keys, token, image.start + rank_index(s.candidate[b]),
-                                 load_fresh(row + b), inverse, s.inverse_norm[b]);
-      nearest = fmaxf(nearest, value);
+      if (slot * 32 >= s.picks) break;
+      const int number = slot * 32 + lane();
+      of_picks[slot] =
+          relate(objective, keys, image, work, i, inverse, number < s.picks ? s.pick[number] : -1);
     }
-    nearest = warp_max(nearest);
+    auto state = objective.load(token);
+    objective.settle(state, pairs, image, i, of_picks);
     if (lane() != 0) continue;
-    const Candidate candidate = constrain(rank_class(rank), nearest, arguments.max_similarity);
-    const float gain =
-        selection_gain(arguments.method, arguments.tradeoff, work.weight[token], nearest);
-    work.nearest[token] = nearest;
-    work.rank[token] = pack_rank(candidate, gain, i);
+    objective.store(token, state);
+    work.rank[token] = objective.rank(rank, state);
   }
 }
 

@@ -27,7 +27,7 @@ constexpr int kChunkStages = 8;
 constexpr int kDigitBits = 11;
 constexpr int kBins = 1 << kDigitBits;
 constexpr int kCachedRanks = 8192;
-constexpr int kGramStride = kBlock + 1;  // a warp reads 32 rows of a column from 32 banks
+constexpr int kPairStride = kBlock + 1;  // a warp reads 32 rows of a column from 32 banks
 
 struct Shared {
   uint64_t unsorted[kBlock];
@@ -36,8 +36,8 @@ struct Shared {
   float inverse_norm[kBlock];
   uint32_t warp_total[kWarps];
   uint32_t warp_low[kWarps], warp_high[kWarps];
-  uint32_t picked[kSlots];  // a bit for each candidate
-  int pick[kBlock];         // candidates in pick order
+  int pick[kBlock];      // candidates in pick order
+  double pivot[kBlock];  // what else an objective must know of each pick
   int picks;
   uint32_t digit, above, within;  // of a radix pass
   int collected;
@@ -50,18 +50,33 @@ ZOPRUNE_HOST_DEVICE int stage_bytes(int block) { return (kTileRows + block) * kR
 // Shared memory with up to `block` candidates: the phases of a round use it one after another.
 inline int shared_bytes(int block) {
   const int ranks = kCachedRanks * sizeof(uint64_t) + kBins * sizeof(uint32_t);
-  const int gram = block * kGramStride * sizeof(float);
-  return kHeaderBytes + std::max({ranks, kStages * stage_bytes(block), gram});
+  const int pairs = block * kPairStride * sizeof(float);
+  return kHeaderBytes + std::max({ranks, kStages * stage_bytes(block), pairs});
 }
 
 __device__ inline Shared& shared() { return *reinterpret_cast<Shared*>(dynamic_shared_memory()); }
 __device__ inline unsigned char* scratch() { return dynamic_shared_memory() + kHeaderBytes; }
 
+// Places one array after another; with no memory it only adds up sizes.
+class Arena {
+ public:
+  explicit Arena(void* memory) : memory_(static_cast<char*>(memory)) {}
+  template <typename T>
+  T* take(int64_t count) {
+    T* const array = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + size_);
+    size_ += (count * sizeof(T) + 15) / 16 * 16;
+    return array;
+  }
+  size_t size() const { return size_; }
+
+ private:
+  char* memory_;
+  size_t size_ = 0;
+};
+
 // One for each token, in the workspace. Only the warp that owns a token writes its entries.
 struct Workspace {
   uint64_t* rank;       // [total_tokens]
-  float* weight;        // [total_tokens]
-  float* nearest;       // [total_tokens] largest cosine to the selected tokens
   float* inverse_norm;  // [total_tokens] 0: a zero key, -1: compare in double precision
   float* products;      // [product_rows, kBlock] dot products with the round's candidates
   float* partial;       // [groups, chunks, split_rows, kBlock] parts of them
@@ -75,6 +90,7 @@ struct Image {
   int keep;
   int64_t output;  // its first pick among all
   int block;       // the most candidates of a round
+  int group;       // that works on it
   int member;      // this thread block among the group's
   int members;
   int64_t rows;        // its first row of Workspace::products
@@ -86,6 +102,10 @@ struct Image {
   __device__ int stride() const { return members * kWarps; }
   __device__ bool owned_here(int token) const { return token % stride() / kWarps == member; }
 };
+
+// An objective on the device, as select_greedy.cuh describes it; each has a .cu file.
+template <typename Objective>
+struct Greedy;
 
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % 32; }
 __device__ inline int warp() { return static_cast<int>(threadIdx.x) / 32; }
@@ -108,14 +128,6 @@ __device__ inline float ordered_float(uint32_t order) {
 
 __device__ inline float warp_max(float value) {
   return ordered_float(__reduce_max_sync(kAllLanes, ordered_bits(value)));
-}
-
-constexpr float kNothingSelected = -2;  // below every cosine
-
-// Blocked by too similar a selected token, once and for all.
-__device__ inline Candidate constrain(Candidate candidate, float nearest, float max_similarity) {
-  const bool too_close = max_similarity < 1 && nearest > max_similarity;
-  return candidate == Candidate::free && too_close ? Candidate::blocked : candidate;
 }
 
 // Makes what the group's thread blocks wrote before it visible to all of them after it. All thread

@@ -208,7 +208,7 @@ inline Warp& warp() { return machine.running->block->warps[machine.running->thre
 
 // All lanes bring something and then see what all of them brought.
 template <typename Bring>
-const Warp::Exchange& exchange(const char* name, const Bring& bring) {
+SHIM_UNCHECKED const Warp::Exchange& exchange(const char* name, const Bring& bring) {
   Warp::Exchange& board = warp().exchange[machine.running->exchanges++ % 2];
   bring(board);
   meet(warp().meeting, name);
@@ -216,13 +216,13 @@ const Warp::Exchange& exchange(const char* name, const Bring& bring) {
 }
 
 template <typename T>
-uint64_t to_word(T value) {
+SHIM_UNCHECKED uint64_t to_word(T value) {
   uint64_t word = 0;
   std::memcpy(&word, &value, sizeof value);
   return word;
 }
 template <typename T>
-T from_word(uint64_t word) {
+SHIM_UNCHECKED T from_word(uint64_t word) {
   T value;
   std::memcpy(&value, &word, sizeof value);
   return value;
@@ -231,7 +231,8 @@ T from_word(uint64_t word) {
 template <typename T>
 const Warp::Exchange& exchange(const char* name, unsigned mask, T value) {
   if (mask != 0xffffffffu) fail("warp operations of whole warps only");
-  return exchange(name, [&](Warp::Exchange& board) { board.value[lane()] = to_word(value); });
+  return exchange(
+      name, [&](Warp::Exchange& board) SHIM_UNCHECKED { board.value[lane()] = to_word(value); });
 }
 
 }  // namespace shim
@@ -241,8 +242,10 @@ const Warp::Exchange& exchange(const char* name, unsigned mask, T value) {
 
 inline void __syncthreads() { shim::meet(shim::machine.running->block->meeting, "__syncthreads"); }
 inline void __threadfence() {}
+inline void __syncwarp() { shim::meet(shim::warp().meeting, "__syncwarp"); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __mulhi(int a, int b) { return static_cast<int>(static_cast<int64_t>(a) * b >> 32); }
 
 template <typename T>
 T atomicAdd(T* address, T value) {
@@ -264,7 +267,7 @@ template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, unsigned flip) {
   return shim::from_word<T>(shim::exchange("shfl_xor", mask, value).value[shim::lane() ^ flip]);
 }
-inline unsigned __ballot_sync(unsigned mask, bool flag) {
+SHIM_UNCHECKED inline unsigned __ballot_sync(unsigned mask, bool flag) {
   const auto& board = shim::exchange("ballot", mask, flag);
   unsigned bits = 0;
   for (int i = 0; i < 32; ++i) bits |= static_cast<unsigned>(board.value[i] & 1) << i;
@@ -273,6 +276,12 @@ inline unsigned __ballot_sync(unsigned mask, bool flag) {
 inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
   const auto& board = shim::exchange("reduce_max", mask, value);
   return static_cast<unsigned>(*std::max_element(board.value, board.value + 32));
+}
+SHIM_UNCHECKED inline int __reduce_add_sync(unsigned mask, int value) {
+  const auto& board = shim::exchange("reduce_add", mask, value);
+  int sum = 0;
+  for (uint64_t word : board.value) sum += shim::from_word<int>(word);
+  return sum;
 }
 inline unsigned __reduce_min_sync(unsigned mask, unsigned value) {
   const auto& board = shim::exchange("reduce_min", mask, value);

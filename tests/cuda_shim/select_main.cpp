@@ -1,6 +1,6 @@
-// Runs csrc/cuda/select.cu through the shim on the cases of a file: select_main CASES RESULTS
-// [PLANT] PLANT withholds memory that the kernel needs, which the sanitizer must notice: workspace,
-// shared, keys or indices.
+// Runs the selections of csrc/cuda through the shim on the cases of a file: select_main CASES
+// RESULTS [PLANT]. PLANT withholds memory that the kernel needs, which the sanitizer must notice:
+// workspace, shared, keys or indices.
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -30,6 +30,18 @@ std::unique_ptr<char[]> read_array(std::FILE* file, size_t bytes, size_t withhel
 
 size_t element_bytes(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
 
+template <typename Objective>
+void run(const zoprune::cuda::SelectArguments& arguments, const Objective& objective,
+         const zoprune::cuda::Device& device, size_t withheld) {
+  const auto plan = zoprune::cuda::plan_select<Objective>(arguments, device);
+  const size_t bytes = plan.workspace_bytes - withheld;
+  std::unique_ptr<char[]> workspace(new char[bytes]);
+  std::memset(workspace.get(), 0xff, bytes);
+  const std::string error =
+      zoprune::cuda::select(arguments, objective, plan, workspace.get(), nullptr);
+  if (!error.empty()) shim::fail(error.c_str());
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -39,26 +51,38 @@ int main(int count, char** arguments) {
   std::FILE* const results = std::fopen(arguments[2], "wb");
   if (cases == nullptr || results == nullptr) shim::fail("a file does not open");
   if (plant == "shared") shim::machine.shared_shortage = 1 << 10;
+  const auto number = [&] { return read<int64_t>(cases); };
+  const auto real = [&] { return read<double>(cases); };
 
-  for (auto left = read<int64_t>(cases); left > 0; --left) {
-    zoprune::cuda::SelectArguments select;
+  for (auto left = number(); left > 0; --left) {
     zoprune::cuda::Device device;
-    device.multiprocessors = static_cast<int>(read<int64_t>(cases));
-    device.shared_bytes = static_cast<int>(read<int64_t>(cases));
-    select.images = read<int64_t>(cases);
-    select.tokens = read<int64_t>(cases);
-    select.keep = read<int64_t>(cases);
-    select.total_tokens = read<int64_t>(cases);
-    select.total_keep = read<int64_t>(cases);
-    select.dim = read<int64_t>(cases);
-    select.score_dtype = static_cast<DType>(read<int64_t>(cases));
-    select.key_dtype = static_cast<DType>(read<int64_t>(cases));
-    select.method = static_cast<zoprune::Method>(read<int64_t>(cases));
-    select.sort = read<int64_t>(cases) != 0;
-    const bool has_keys = read<int64_t>(cases) != 0, has_must_keep = read<int64_t>(cases) != 0,
-               has_valid = read<int64_t>(cases) != 0, packed = read<int64_t>(cases) != 0;
-    select.max_similarity = static_cast<float>(read<double>(cases));
-    select.tradeoff = static_cast<float>(read<double>(cases));
+    device.multiprocessors = static_cast<int>(number());
+    device.shared_bytes = static_cast<int>(number());
+    zoprune::cuda::SelectArguments select;
+    select.images = number();
+    select.tokens = number();
+    select.keep = number();
+    select.total_tokens = number();
+    select.total_keep = number();
+    select.dim = number();
+    select.score_dtype = static_cast<DType>(number());
+    select.key_dtype = static_cast<DType>(number());
+    select.sort = number() != 0;
+    const bool has_keys = number() != 0, has_must_keep = number() != 0, has_valid = number() != 0,
+               packed = number() != 0;
+    const auto objective = number();  // 0: select, 1: select_suppress, 2: select_dpp
+    zoprune::cuda::Redundancy redundancy;
+    redundancy.method = static_cast<zoprune::Method>(number());
+    zoprune::cuda::Suppression suppression;
+    suppression.rule = static_cast<zoprune::Rule>(number());
+    suppression.axes = static_cast<int>(number());
+    redundancy.max_similarity = static_cast<float>(real());
+    redundancy.tradeoff = static_cast<float>(real());
+    suppression.space_scale = static_cast<float>(real());
+    suppression.similarity_scale = static_cast<float>(real());
+    suppression.strength = static_cast<float>(real());
+    suppression.radius2 = real();
+    suppression.threshold = real();
 
     const auto tokens = static_cast<size_t>(select.total_tokens);
     const auto scores = read_array(cases, tokens * element_bytes(select.score_dtype));
@@ -69,6 +93,8 @@ int main(int count, char** arguments) {
     const auto valid = read_array(cases, has_valid ? tokens : 0);
     const size_t offsets = packed ? static_cast<size_t>(select.images + 1) * sizeof(int32_t) : 0;
     const auto cu_tokens = read_array(cases, offsets), cu_keep = read_array(cases, offsets);
+    const auto positions =
+        read_array(cases, tokens * static_cast<size_t>(suppression.axes) * sizeof(float));
     const size_t indices = static_cast<size_t>(select.total_keep) - (plant == "indices" ? 1 : 0);
     std::unique_ptr<int64_t[]> picked(new int64_t[indices]);
     std::fill(picked.get(), picked.get() + indices, -1);
@@ -81,13 +107,12 @@ int main(int count, char** arguments) {
       select.cu_tokens = reinterpret_cast<int32_t*>(cu_tokens.get());
       select.cu_keep = reinterpret_cast<int32_t*>(cu_keep.get());
     }
+    if (suppression.axes > 0) suppression.positions = reinterpret_cast<float*>(positions.get());
     select.indices = picked.get();
-    const auto plan = zoprune::cuda::plan_select(select, device);
-    const size_t bytes = plan.workspace_bytes / (plant == "workspace" ? 2 : 1);
-    std::unique_ptr<char[]> workspace(new char[bytes]);
-    std::memset(workspace.get(), 0xff, bytes);
-    const std::string error = zoprune::cuda::select(select, plan, workspace.get(), nullptr);
-    if (!error.empty()) shim::fail(error.c_str());
+    const size_t withheld = plant == "workspace" ? 16 : 0;
+    if (objective == 0) run(select, redundancy, device, withheld);
+    if (objective == 1) run(select, suppression, device, withheld);
+    if (objective == 2) run(select, zoprune::cuda::Volume(), device, withheld);
     std::fwrite(picked.get(), sizeof(int64_t), indices, results);
   }
   std::fclose(results);

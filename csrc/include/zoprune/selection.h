@@ -13,6 +13,9 @@ namespace zoprune {
 
 enum class Method : int { sads, maxmin, topk, random, mmr };
 
+// How a pick lowers its neighbours (select_suppress).
+enum class Rule : int { soft, exponential, hard };
+
 // The higher class is always picked first.
 enum class Candidate : uint32_t { picked, invalid, nan, blocked, free, must_keep };
 

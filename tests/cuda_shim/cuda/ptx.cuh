@@ -37,11 +37,11 @@ inline uint32_t round_to_tf32(float value) {
 }
 
 // d [16, 8] += a [16, K] b [K, 8]. Word w of row r of a (or of column r of b) lies in lane
-// 4 (r % 8) + w % 4, and holds one element or two; `unpack` gives them.
-template <typename Unpack>
+// 4 (r % 8) + w % 4, and holds `elements` of a row, which `unpack` gives.
+template <int elements, typename Unpack>
 SHIM_UNCHECKED void mma_words(const char* name, float (&d)[4], const uint32_t (&a)[4],
                               const uint32_t (&b)[2], const Unpack& unpack) {
-  const auto& board = shim::exchange(name, [&](shim::Warp::Exchange& mine) {
+  const auto& board = shim::exchange(name, [&](shim::Warp::Exchange& mine) SHIM_UNCHECKED {
     for (int i = 0; i < 6; ++i)
       unpack(i < 4 ? a[i] : b[i - 4], mine.fragment[shim::lane()] + 2 * i);
   });
@@ -51,29 +51,33 @@ SHIM_UNCHECKED void mma_words(const char* name, float (&d)[4], const uint32_t (&
     for (unsigned w = 0; w < 8; ++w) {
       const float* const x = board.fragment[row * 4 + w % 4] + 2 * (i / 2 + w / 4 * 2);
       const float* const y = board.fragment[(column + i % 2) * 4 + w % 4] + 2 * (4 + w / 4);
-      sum += x[0] * y[0] + x[1] * y[1];
+      for (int e = 0; e < elements; ++e) sum += x[e] * y[e];
     }
     d[i] += sum;
   }
 }
 
+SHIM_UNCHECKED inline float from_bits(uint32_t word) {
+  float value;
+  std::memcpy(&value, &word, sizeof value);
+  return value;
+}
+
 inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  mma_words("mma_bf16", d, a, b, [](uint32_t word, float* to) {
-    to[0] = shim::from_word<float>(word << 16);
-    to[1] = shim::from_word<float>(word & 0xffff0000u);
+  mma_words<2>("mma_bf16", d, a, b, [](uint32_t word, float* to) SHIM_UNCHECKED {
+    to[0] = from_bits(word << 16);
+    to[1] = from_bits(word & 0xffff0000u);
   });
 }
 inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  mma_words("mma_f16", d, a, b, [](uint32_t word, float* to) {
+  mma_words<2>("mma_f16", d, a, b, [](uint32_t word, float* to) SHIM_UNCHECKED {
     to[0] = half_to_float(static_cast<uint16_t>(word));
     to[1] = half_to_float(static_cast<uint16_t>(word >> 16));
   });
 }
 inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  mma_words("mma_tf32", d, a, b, [](uint32_t word, float* to) {
-    to[0] = shim::from_word<float>(word & ~0x1fffu);
-    to[1] = 0;
-  });
+  mma_words<1>("mma_tf32", d, a, b,
+               [](uint32_t word, float* to) SHIM_UNCHECKED { to[0] = from_bits(word & ~0x1fffu); });
 }
 
 }  // namespace zoprune::cuda

@@ -1,0 +1,276 @@
+"""Calls of the CUDA selections for tests/test_cuda_shim.py, and their plain greedy in NumPy.
+
+Dot products of small integers are exact, and everything else follows the kernels' arithmetic, so
+the picks must be the same to the last tie.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+DTYPES = ("float32", "float16", "bfloat16")
+METHODS = ("sads", "maxmin", "topk", "random", "mmr")  # of select
+RULES = ("soft", "exponential", "hard")  # of select_suppress
+MUST_KEEP, FREE, BLOCKED, NAN, INVALID = 5, 4, 3, 2, 1
+FLT_MAX = np.finfo(np.float32).max
+
+
+@dataclass
+class Case:
+    """One call: of select or, by its method, of select_suppress or select_dpp; with ``sizes`` and
+    ``keeps`` of packed images."""
+
+    scores: np.ndarray  # [B, N] or [T], float32 values that its dtype can hold
+    keys: np.ndarray | None  # [.., dim]
+    keep: int = 0
+    must_keep: np.ndarray | None = None
+    valid: np.ndarray | None = None
+    positions: np.ndarray | None = None  # [.., axes] float32
+    method: str = "sads"  # one of METHODS, one of RULES, or "dpp"
+    max_similarity: float = 1.0
+    tradeoff: float = 0.5
+    sigma_space: float = 1.5
+    sigma_similarity: float = 0.05
+    radius: float = 5.0
+    strength: float = 1.0
+    threshold: float = 0.9
+    sort: bool = False
+    score_dtype: str = "float32"
+    key_dtype: str = "float32"
+    sizes: list[int] = field(default_factory=list)
+    keeps: list[int] = field(default_factory=list)
+    multiprocessors: int = 1
+    shared_kib: int = 227  # 99 on the smallest chips
+
+    @property
+    def compares(self) -> bool:
+        always = self.method not in ("topk", "random") or self.max_similarity < 1
+        return always and self.keys is not None
+
+    @property
+    def total_keep(self) -> int:
+        return sum(self.keeps) if self.sizes else self.scores.shape[0] * self.keep
+
+    def scales(self) -> tuple[float, float]:
+        """What squared distances and dissimilarities are multiplied by in the exponent."""
+        similarity = (
+            2 * self.sigma_similarity**2 if self.method == "soft" else self.sigma_similarity
+        )
+        return -1 / (2 * self.sigma_space**2), -1 / similarity
+
+    def encode(self) -> bytes:
+        packed = bool(self.sizes)
+        images = len(self.sizes) if packed else self.scores.shape[0]
+        in_select, in_suppress = self.method in METHODS, self.method in RULES
+        header = [self.multiprocessors, self.shared_kib * 1024]
+        header += [images, self.scores.shape[-1], self.keep, self.scores.size, self.total_keep]
+        header += [1 if self.keys is None else self.keys.shape[-1]]
+        header += [DTYPES.index(self.score_dtype), DTYPES.index(self.key_dtype), self.sort]
+        header += [self.compares, self.must_keep is not None, self.valid is not None, packed]
+        header += [0 if in_select else 1 if in_suppress else 2]
+        header += [METHODS.index(self.method) if in_select else 0]
+        header += [RULES.index(self.method) if in_suppress else 0]
+        header += [0 if self.positions is None else self.positions.shape[-1]]
+        reals = [self.max_similarity, self.tradeoff, *self.scales()]
+        reals += [self.strength, self.radius**2, self.threshold]
+        parts = [struct.pack("19q7d", *map(int, header), *reals)]
+        parts.append(encode(self.scores, self.score_dtype))
+        if self.compares:
+            parts.append(encode(self.keys, self.key_dtype))
+        parts += [mask.tobytes() for mask in (self.must_keep, self.valid) if mask is not None]
+        if packed:
+            for sizes in (self.sizes, self.keeps):
+                parts.append(np.cumsum([0, *sizes], dtype=np.int32).tobytes())
+        if self.positions is not None:
+            parts.append(self.positions.astype(np.float32).tobytes())
+        return b"".join(parts)
+
+    def images(self) -> list[tuple[int, Case]]:
+        """Each image alone with its first token's position."""
+        if self.sizes:
+            starts = np.cumsum([0, *self.sizes])[:-1]
+            parts = [
+                (start, slice(start, start + n), k)
+                for start, n, k in zip(starts, self.sizes, self.keeps, strict=True)
+            ]
+        else:
+            parts = [(0, image, self.keep) for image in range(len(self.scores))]
+        names = ("scores", "keys", "must_keep", "valid", "positions")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return [
+            (
+                int(start),
+                replace(
+                    self, keep=keep, sizes=[], keeps=[], **{n: a[part] for n, a in given.items()}
+                ),
+            )
+            for start, part, keep in parts
+            if keep
+        ]
+
+
+def encode(array: np.ndarray, dtype: str) -> bytes:
+    if dtype == "bfloat16":
+        return (
+            (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
+        )
+    return array.astype(dtype).tobytes()
+
+
+# -- plain greedy ----------------------------------------------------------------------------------
+
+
+def weights(case: Case) -> np.ndarray:
+    scores = np.clip(case.scores, -FLT_MAX, FLT_MAX)
+    if case.method == "topk":
+        return scores
+    if case.method == "random":
+        return random_weights(scores.size)
+    usable = ~np.isnan(scores) if case.valid is None else ~np.isnan(scores) & case.valid
+    if not usable.any() or scores[usable].min() == scores[usable].max():
+        return np.ones_like(scores)
+    low, high = (float(f(scores[usable])) for f in (np.min, np.max))
+    return ((scores.astype(np.float64) - low) / (high - low + 1e-8)).astype(np.float32)
+
+
+def random_weights(count: int) -> np.ndarray:
+    import torch
+
+    from zoprune_kernels import philox
+
+    return philox.uniform(count, 0, torch.device("cpu")).numpy()
+
+
+def cosines(keys: np.ndarray) -> np.ndarray:
+    exact = keys.astype(np.float64)
+    norm = np.sqrt((exact * exact).sum(1))
+    with np.errstate(divide="ignore"):
+        inverse = np.where(norm > 0, 1 / norm, 0).astype(np.float32)
+    dot = (exact @ exact.T).astype(np.float32)
+    return np.clip(dot * inverse[:, None] * inverse, np.float32(-1), np.float32(1))
+
+
+def plain_greedy(case: Case) -> np.ndarray:
+    """Picks [keep] of one image: the best remaining token, ``keep`` times."""
+    rules = {"dpp": Volume} | dict.fromkeys(RULES, Suppression)
+    objective = rules.get(case.method, Redundancy)(case)
+    kind = np.where(np.isnan(case.scores), NAN, FREE)
+    if case.must_keep is not None:
+        kind[case.must_keep] = MUST_KEEP
+    if case.valid is not None:
+        kind[~case.valid] = INVALID
+    picks: list[int] = []
+    for _ in range(case.keep):
+        kind[(kind == FREE) & objective.blocked()] = BLOCKED
+        best = kind.max()
+        order = objective.gain() if best in (FREE, BLOCKED) else np.zeros_like(case.scores)
+        pick = int(np.where(kind == best, order, -np.inf).argmax())
+        picks.append(pick)
+        kind[pick] = 0
+        objective.pick(pick)
+    return np.array(picks)
+
+
+class Redundancy:
+    """select: a gain of the weight and of the largest cosine to the picked."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, self.weight = case, weights(case)
+        self.cosine = cosines(case.keys) if case.compares else None
+        self.nearest = np.full(self.weight.shape, -np.inf, np.float32)
+
+    def blocked(self) -> np.ndarray:
+        most = np.float32(self.case.max_similarity)
+        return (self.nearest > most) & (self.case.max_similarity < 1)
+
+    def gain(self) -> np.ndarray:
+        if np.isinf(self.nearest).all() or self.case.method in ("topk", "random"):
+            return self.weight
+        if self.case.method == "sads":
+            return self.weight * (1 - self.nearest)
+        if self.case.method == "maxmin":
+            return 1 - self.nearest
+        tradeoff = np.float32(self.case.tradeoff)
+        return tradeoff * self.weight - (1 - tradeoff) * self.nearest
+
+    def pick(self, pick: int) -> None:
+        if self.cosine is not None:
+            self.nearest = np.maximum(self.nearest, self.cosine[:, pick])
+
+
+_expf = ctypes.CDLL(None).expf  # NumPy has an exp of its own, with other last bits
+_expf.argtypes, _expf.restype = [ctypes.c_float], ctypes.c_float
+
+
+class Suppression:
+    """select_suppress: the score, which each pick lowers nearby."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.score = np.clip(case.scores, -FLT_MAX, FLT_MAX)
+        self.cosine = None if case.keys is None else cosines(case.keys)
+        self.close = np.zeros(self.score.shape, bool)
+
+    def blocked(self) -> np.ndarray:
+        return self.close
+
+    def gain(self) -> np.ndarray:
+        return self.score
+
+    def pick(self, pick: int) -> None:
+        case = self.case
+        distance2 = np.zeros_like(self.score)
+        if case.positions is not None:
+            distance2 = ((case.positions - case.positions[pick]) ** 2).sum(-1)
+        near = distance2 <= case.radius**2
+        cosine = np.ones_like(self.score) if self.cosine is None else self.cosine[:, pick]
+        if case.method == "hard":
+            self.close |= near if self.cosine is None else near & (cosine > case.threshold)
+            return
+        difference = 1 - cosine
+        if case.method == "soft":
+            difference = difference * difference
+        space, similarity = map(np.float32, case.scales())
+        exponent = distance2 * space + difference * similarity
+        for i in np.flatnonzero(near & (exponent > -104)):
+            closeness = np.float32(_expf(exponent[i]))
+            if case.method == "soft":
+                self.score[i] -= closeness * abs(self.score[i])
+            else:
+                self.score[i] -= closeness * np.float32(case.strength)
+
+
+class Volume:
+    """select_dpp: quality times the distance from the span of the picked, in integers."""
+
+    def __init__(self, case: Case) -> None:
+        self.quality = np.clip(case.scores, -FLT_MAX, FLT_MAX)
+        self.left = np.rint(cosines(case.keys).astype(np.float64) * 2.0**30).astype(np.int64)
+        self.residual = np.where((case.keys != 0).any(-1), 1 << 62, 0)
+
+    def blocked(self) -> np.ndarray:
+        return ~(self.quality > 0) | (self.residual <= 46116860184273)
+
+    def gain(self) -> np.ndarray:
+        root = np.sqrt(self.residual.clip(0).astype(np.float32) * np.float32(2.0**-62))
+        return self.quality * np.where(self.blocked(), np.float32(1), root)
+
+    def pick(self, pick: int) -> None:
+        share = self.residual[pick]
+        pivot = 1 / np.sqrt(share * 2.0**-62) if share > 46116860184273 else 0.0
+        value = np.rint(2.0 * self.left[:, pick] * pivot)
+        component = value.clip(1 - 2.0**31, 2.0**31 - 1).astype(np.int64)
+        self.residual -= component * component
+        self.left -= np.outer(component, component) >> 32
+
+
+def expected(case: Case) -> np.ndarray:
+    parts = []
+    for start, image in case.images():
+        picks = plain_greedy(image) + (start if case.sizes else 0)
+        parts.append(np.sort(picks) if case.sort else picks)
+    return np.concatenate(parts)
