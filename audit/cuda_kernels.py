@@ -13,8 +13,8 @@ from .report import Row
 CAPABILITIES = (80, 90, 100)
 _MACHINES = {80: "sm_80", 90: "sm_90a", 100: "sm_100a"}
 _DTYPES = ("float32", "float16", "bfloat16")  # in the order of cuda::DType
-# Of select_kernel<dtype>, as the compiler mangles it.
-_NAME = re.compile(r"\d([a-z_]+_kernel)ILNS0_5DTypeE(\d)E")
+# Of select_kernel<dtype, objective>, as the compiler mangles it.
+_NAME = re.compile(r"\d([a-z_]+_kernel)ILNS0_5DTypeE(\d)ENS0_\d+([A-Za-z]+?)E")
 _FUNCTION = re.compile(r"^\s*Function\s*:?\s*(\S+?):?\s*$", re.MULTILINE)
 
 
@@ -33,13 +33,13 @@ def rows(capability: int) -> list[Row]:
         raise RuntimeError(f"the native library has no code for {_MACHINES[capability]}")
     found = []
     for function, usage in usages.items():
-        kernel, dtype = _NAME.search(function).groups()
+        kernel, dtype, objective = _NAME.search(function).groups()
         code = sass.count(usage, codes[function])
         # At launch; the compiler's own figure is what it reserves beside it.
         shared = _shared_bytes(kernel) + int(re.search(r"SHARED:(\d+)", usage)[1])
         found.append(
             Row(
-                kernel,
+                f"{kernel}, {objective}",
                 _DTYPES[int(dtype)],
                 capability,
                 code.registers,

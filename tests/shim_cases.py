@@ -145,13 +145,19 @@ def random_weights(count: int) -> np.ndarray:
     return philox.uniform(count, 0, torch.device("cpu")).numpy()
 
 
-def cosines(keys: np.ndarray) -> np.ndarray:
-    exact = keys.astype(np.float64)
-    norm = np.sqrt((exact * exact).sum(1))
-    with np.errstate(divide="ignore"):
-        inverse = np.where(norm > 0, 1 / norm, 0).astype(np.float32)
-    dot = (exact @ exact.T).astype(np.float32)
-    return np.clip(dot * inverse[:, None] * inverse, np.float32(-1), np.float32(1))
+class Cosines:
+    """Of all tokens with one of them, in the kernels' rounding."""
+
+    def __init__(self, keys: np.ndarray) -> None:
+        self.exact = keys.astype(np.float64)
+        norm = np.sqrt((self.exact * self.exact).sum(1))
+        with np.errstate(divide="ignore"):
+            self.inverse = np.where(norm > 0, 1 / norm, 0).astype(np.float32)
+
+    def to(self, token: int | slice) -> np.ndarray:
+        dot = (self.exact @ self.exact[token].T).astype(np.float32)
+        scale = self.inverse if isinstance(token, int) else self.inverse[:, None]
+        return np.clip(dot * scale * self.inverse[token], np.float32(-1), np.float32(1))
 
 
 def plain_greedy(case: Case) -> np.ndarray:
@@ -180,7 +186,7 @@ class Redundancy:
 
     def __init__(self, case: Case) -> None:
         self.case, self.weight = case, weights(case)
-        self.cosine = cosines(case.keys) if case.compares else None
+        self.cosines = Cosines(case.keys) if case.compares else None
         self.nearest = np.full(self.weight.shape, -np.inf, np.float32)
 
     def blocked(self) -> np.ndarray:
@@ -198,8 +204,8 @@ class Redundancy:
         return tradeoff * self.weight - (1 - tradeoff) * self.nearest
 
     def pick(self, pick: int) -> None:
-        if self.cosine is not None:
-            self.nearest = np.maximum(self.nearest, self.cosine[:, pick])
+        if self.cosines is not None:
+            self.nearest = np.maximum(self.nearest, self.cosines.to(pick))
 
 
 _expf = ctypes.CDLL(None).expf  # NumPy has an exp of its own, with other last bits
@@ -212,7 +218,7 @@ class Suppression:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.score = np.clip(case.scores, -FLT_MAX, FLT_MAX)
-        self.cosine = None if case.keys is None else cosines(case.keys)
+        self.cosines = None if case.keys is None else Cosines(case.keys)
         self.close = np.zeros(self.score.shape, bool)
 
     def blocked(self) -> np.ndarray:
@@ -227,9 +233,9 @@ class Suppression:
         if case.positions is not None:
             distance2 = ((case.positions - case.positions[pick]) ** 2).sum(-1)
         near = distance2 <= case.radius**2
-        cosine = np.ones_like(self.score) if self.cosine is None else self.cosine[:, pick]
+        cosine = np.ones_like(self.score) if self.cosines is None else self.cosines.to(pick)
         if case.method == "hard":
-            self.close |= near if self.cosine is None else near & (cosine > case.threshold)
+            self.close |= near if self.cosines is None else near & (cosine > case.threshold)
             return
         difference = 1 - cosine
         if case.method == "soft":
@@ -239,7 +245,8 @@ class Suppression:
         for i in np.flatnonzero(near & (exponent > -104)):
             closeness = np.float32(_expf(exponent[i]))
             if case.method == "soft":
-                self.score[i] -= closeness * abs(self.score[i])
+                with np.errstate(over="ignore"):
+                    self.score[i] -= closeness * abs(self.score[i])
             else:
                 self.score[i] -= closeness * np.float32(case.strength)
 
@@ -249,7 +256,8 @@ class Volume:
 
     def __init__(self, case: Case) -> None:
         self.quality = np.clip(case.scores, -FLT_MAX, FLT_MAX)
-        self.left = np.rint(cosines(case.keys).astype(np.float64) * 2.0**30).astype(np.int64)
+        self.left = np.rint(Cosines(case.keys).to(slice(None)).astype(np.float64) * 2.0**30)
+        self.left = self.left.astype(np.int64)
         self.residual = np.where((case.keys != 0).any(-1), 1 << 62, 0)
 
     def blocked(self) -> np.ndarray:

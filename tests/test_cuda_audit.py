@@ -12,6 +12,11 @@ from zoprune_kernels import _native
 @pytest.mark.parametrize("capability", cuda_kernels.CAPABILITIES)
 def test_no_spills_and_tensor_cores_everywhere(capability):
     rows = cuda_kernels.rows(capability)
-    assert {row.dtype for row in rows} == {"float32", "float16", "bfloat16"}
+    objectives = ("Redundancy", "Suppression", "Volume")
+    assert {(row.kernel, row.dtype) for row in rows} == {
+        (f"select_kernel, {objective}", dtype)
+        for objective in objectives
+        for dtype in ("float32", "float16", "bfloat16")
+    }
     assert not any(row.problems() for row in rows), table(rows)
     assert all(row.registers <= 255 for row in rows)  # one block of 256 threads fits

@@ -143,7 +143,7 @@ def test_many_rounds(executable):
     shapes = [(300, 20, 150, "sads", 1), (270, 8, 269, "maxmin", 5), (8300, 1, 200, "topk", 5)]
     shapes += [(8300, 2, 2, "sads", 5), (100, 1100, 9, "sads", 1), (100, 1100, 9, "sads", 5)]
     shapes += [(300, 20, 120, "soft", 5), (260, 3, 250, "exponential", 1), (250, 2, 249, "hard", 5)]
-    shapes += [(300, 70, 120, "dpp", 5), (260, 40, 80, "dpp", 1)]
+    shapes += [(300, 70, 60, "dpp", 5), (260, 40, 80, "dpp", 1)]
     cases = []
     for tokens, dim, keep, method, workers in shapes:
         scores = rng.random((1, tokens), np.float32)

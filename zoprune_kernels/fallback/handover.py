@@ -10,7 +10,14 @@ from typing import Any
 
 # Operators with a native CUDA kernel; zoprune::_reference_<name> takes a reason before the
 # operator's own arguments.
-OPERATORS = ("select", "select_varlen")
+OPERATORS = (
+    "select",
+    "select_varlen",
+    "select_dpp",
+    "select_dpp_varlen",
+    "select_suppress",
+    "select_suppress_varlen",
+)
 
 
 def reference(op: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
