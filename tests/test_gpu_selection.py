@@ -143,6 +143,50 @@ def test_what_the_kernel_has_not_runs_as_the_reference_with_a_warning():
     assert torch.equal(got, reference.select(scores, keys, 20, centre=True))
 
 
+FAMILY = [
+    ("select_suppress", {"rule": "soft", "sigma_similarity": 0.3}),
+    ("select_suppress", {"rule": "exponential"}),
+    ("select_suppress", {"rule": "hard", "threshold": 0.5}),
+    ("select_dpp", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), FAMILY, ids=str)
+def test_a_batch_of_the_family_equals_its_images(name, options):
+    scores, keys = tokens(3, 577)
+    operator = getattr(torch.ops.zoprune, name)
+    packed = getattr(torch.ops.zoprune, f"{name}_varlen")
+    together = operator(scores, keys, 70, sort=False, **options)
+    alone = [operator(s, z, 70, sort=False, **options) for s, z in zip(scores, keys, strict=True)]
+    assert torch.equal(together, torch.stack(alone))
+    offsets = [torch.arange(4, dtype=torch.int32, device="cuda") * n for n in (577, 70)]
+    flat = packed(scores.flatten(), keys.flatten(0, 1), *offsets, 210, sort=False, **options)
+    assert torch.equal(flat.view(3, 70) - offsets[0][:-1, None], together)
+
+
+def test_hard_suppression_picks_what_the_cpu_picks():
+    scores, keys = tokens(4, 300, dim=64)
+    keys = keys.mul(4).round()  # small integers, whose dot products are exact
+    places = torch.randint(20, (4, 300, 2), device="cuda").float()
+    got, want = (
+        torch.ops.zoprune.select_suppress(*given, rule="hard", threshold=0.3, sort=False)
+        for given in ((scores, keys, 60, places), (scores.cpu(), keys.cpu(), 60, places.cpu()))
+    )
+    assert torch.equal(got.cpu(), want)
+
+
+def test_dpp_spans_the_volume_that_the_cpu_spans():
+    quality, keys = tokens(577)
+    z = torch.nn.functional.normalize(keys.double(), dim=-1)
+    volumes = []
+    for device in ("cuda", "cpu"):
+        picks = torch.ops.zoprune.select_dpp(quality.to(device), keys.to(device), 64).cuda()
+        volumes.append(
+            torch.logdet(z[picks] @ z[picks].T) + 2 * quality[picks].double().log().sum()
+        )
+    assert abs(volumes[0] - volumes[1]) < 1e-2
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU only")
 def test_another_device_than_the_current_one():
     scores, keys = tokens(577)
