@@ -202,6 +202,23 @@ def test_picks_are_best_in_float64(executable, key_dtype):
         assert regret(image, picks) < 1e-5
 
 
+@pytest.mark.parametrize("key_dtype", DTYPES)
+def test_dpp_spans_the_most_in_float64(executable, key_dtype):
+    """Each pick's quality times its distance from the span of those before it is the largest."""
+    rng = np.random.default_rng(6)
+    cases = [draw_real_case(rng, key_dtype) for _ in range(8)]
+    for case in cases:
+        case.method, case.keep = "dpp", min(case.keep, case.keys.shape[-1] // 2 + 1)
+    for case, picks in zip(cases, select(executable, cases), strict=True):
+        left = case.keys[0].astype(np.float64)
+        left /= np.linalg.norm(left, axis=1, keepdims=True)
+        for pick in picks:
+            gain = case.scores[0] * np.linalg.norm(left, axis=1)
+            assert gain[pick] > gain.max() - 1e-4
+            direction = left[pick] / np.linalg.norm(left[pick])
+            left -= np.outer(left @ direction, direction)
+
+
 def test_any_batch_and_grid_gives_the_same_bits(executable):
     rng = np.random.default_rng(3)
     for key_dtype in DTYPES:
