@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import zoprune_kernels as zk
 
-from . import baselines, gpu_timing, verify
+from . import baselines, family_cases, gpu_timing, verify
 from .shapes import LLAVA, LLAVA_NEXT, QWEN, STEP, Inputs, Shape, make_inputs
 from .verify import Check
 
@@ -90,6 +90,33 @@ def selection_cases(shape: Shape) -> tuple[list[Case], dict[str, Call]]:
             )
         )
     return cases, plain
+
+
+def family_selection_cases(shape: Shape) -> tuple[list[Case], dict[str, Call]]:
+    """``select_dpp`` and ``select_suppress`` as benchmarks/family_cases.py has them, without its
+    loops: those look at the data, which a graph cannot."""
+    k = shape.keep[0]
+
+    def tokens(s: Set) -> family_cases.Tokens:
+        index = torch.arange(shape.tokens, device=s.keys.device)
+        grid = torch.stack([index // 24, index % 24], dim=1).float()
+        return family_cases.Tokens(s.scores, s.keys, grid, index[:k])
+
+    def on_cpu(x: family_cases.Tokens) -> family_cases.Tokens:
+        return family_cases.Tokens(*(t.cpu() for t in (x.scores, x.keys, x.positions, x.kept)))
+
+    cases = [
+        Case(
+            operator.op,
+            f"{operator.variant}, k = {k}",
+            lambda s, run=operator.run: run(tokens(s)),
+            lambda got, s, check=operator.check: check(on_cpu(tokens(s)), got.cpu()),
+            {},
+        )
+        for operator in family_cases.OPERATORS
+        if operator.op in ("select_dpp", "select_suppress")
+    ]
+    return cases, {}
 
 
 def scoring_cases(shape: Shape) -> tuple[list[Case], dict[str, Call]]:
@@ -184,6 +211,7 @@ class Group:
 
 GROUPS = {
     "selection": Group(selection_cases, (LLAVA, LLAVA_NEXT), ("scores", "keys")),
+    "family": Group(family_selection_cases, (LLAVA, LLAVA_NEXT), ("scores", "keys")),
     "scoring": Group(scoring_cases, (LLAVA, LLAVA_NEXT, QWEN), ("inputs", "metric", "products")),
 }
 

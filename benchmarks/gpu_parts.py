@@ -1,6 +1,6 @@
 """Parts of ``make gpu-report`` that run in this package: ``python -m benchmarks.gpu_parts PART``.
 
-    selection DTYPE | scoring DTYPE | ceilings | sanitizer TOOL | sanitized
+    selection DTYPE | family DTYPE | scoring DTYPE | ceilings | sanitizer TOOL | sanitized
 
 Each writes what it found to the file that ``ZOPRUNE_PART_OUTPUT`` names, after every row, so that
 a time limit loses no more than the row at hand.
@@ -69,6 +69,8 @@ def sanitized() -> int:
             keys = torch.randn(images, tokens, dim, device="cuda").to(dtype)
             picks = zk.select(scores, keys, k, valid=scores > 0.1, max_similarity=0.9)
             assert picks.shape == (images, k)
+            zk.select_dpp(scores, keys, k, must_keep=scores > 0.95)
+            zk.select_suppress(scores, keys, k, rule="exponential", valid=scores > 0.1)
             picks = zk.select(scores, keys, k)
             for image in range(images):
                 check = verify.selection(picks[image], scores[image], keys[image])

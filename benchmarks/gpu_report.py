@@ -55,6 +55,7 @@ PARTS = {
     "info": Part([sys.executable, "-m", "zoprune_kernels.info"], 30, needs_gpu=False),
     "gpu-tests": Part(pytest(*GPU_TESTS), 150),
     "select-bf16": Part(measuring("selection", "bf16"), 60),
+    "family-bf16": Part(measuring("family", "bf16"), 40),
     "scoring-bf16": Part(measuring("scoring", "bf16"), 90),
     "ceilings": Part(measuring("ceilings"), 40),
     "memcheck": Part(measuring("sanitizer", "memcheck"), 60),
