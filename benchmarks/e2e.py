@@ -1,190 +1,189 @@
-"""Time to first token of a whole VLM: unpruned, oracle, the paper's algorithm and ours.
+"""A whole model on a prompt: time to first token, throughput and peak memory, four ways.
 
-    python -m benchmarks.e2e                                      # this CPU, few language layers
-    python -m benchmarks.e2e --device cuda --layers 32 --batch 8  # a GPU, the full depth
+    python -m benchmarks.e2e                  # this CPU: 2 of 32 language layers, some of the grid
+    python -m benchmarks.e2e --full           # the whole grid, about half an hour on two cores
+    python -m benchmarks.e2e --device cuda    # a GPU: all layers, the whole grid
 
-The models have the real widths and random weights, on which speed does not depend. The oracle knows
-the kept tokens for free: what ours takes beyond it is the price of choosing. All run in turns;
-oracle and ours must give the same logits, or nothing is printed.
+The variants run in turns (``e2e_variants``) on real architectures with random weights
+(``e2e_models``); a row counts only if ours gave the oracle's logits. A complete run is written to
+``benchmarks/results/e2e-<cpu>.json``; ``python -m benchmarks.readme`` makes a table of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import copy
+import importlib.metadata
+import json
+import shlex
+import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 import zoprune
-from torch import Tensor
-from zoprune import shortening
 
-from .baselines import authors_selection, paper_sensitivity, sphere
-from .timing import Times, in_turns
+from . import e2e_table
+from .e2e_models import ARCHITECTURES, LLAVA, LLAVA_NEXT, Architecture, build, inputs_of
+from .e2e_sample import NEW_TOKENS, Sample, generate
+from .e2e_variants import VARIANTS, PaperSelector, variants
+from .gpu_parts import write as write_part
+from .report import RESULTS, Row, file_name, machine
+from .shapes import DIRECTIONS, DTYPES
+from .timing import MOST_ROUNDS, Times
 
-IMAGE = 1000  # the placeholder token
-TEXT_TOKENS = 40
-KEEP = {"llava": (64, 128, 192), "llava_next": (160, 320, 640)}  # of 576 and of 2880 + newlines
-DIRECTIONS, STEP = 64, 0.01
-
-
-def build(name: str, layers: int, dtype: torch.dtype, device: str) -> Any:
-    """LLaVA-1.5 or LLaVA-NeXT at 7B widths with ``layers`` of the 32 language layers."""
-    import transformers as hf
-
-    vision = hf.CLIPVisionConfig(
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        image_size=336,
-        patch_size=14,
-    )
-    text = hf.LlamaConfig(num_hidden_layers=layers, vocab_size=IMAGE + 1, pad_token_id=0)
-    config, model = {
-        "llava": (hf.LlavaConfig, hf.LlavaForConditionalGeneration),
-        "llava_next": (hf.LlavaNextConfig, hf.LlavaNextForConditionalGeneration),
-    }[name]
-    arguments = {"image_token_id": IMAGE, "image_token_index": IMAGE}
-    torch.manual_seed(0)
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            return model(config(vision_config=vision, text_config=text, **arguments)).eval()
-    finally:
-        torch.set_default_dtype(torch.float32)
+BATCHES = (1, 8)
+TOLERANCE = 1e-2  # of the largest logit: not every device gives the same bits twice
+ONCE = ("unpruned", "paper")  # slow, and far from the others: measured in the first round only
 
 
-def inputs_of(model: Any, name: str, batch: int) -> dict[str, Tensor]:
-    """One image and a short prompt for each row."""
-    pixels = {"pixel_values": torch.randn(batch, 3, 336, 336)}
-    tokens = 576
-    if name == "llava_next":
-        pixels = {"pixel_values": torch.randn(batch, 5, 3, 336, 336)}
-        pixels["image_sizes"] = torch.tensor([[672, 672]] * batch)
-        tokens = 5 * 576 + 48  # a newline for each row of the four crops
-    text = torch.randint(1, IMAGE, (batch, TEXT_TOKENS))
-    ids = torch.cat([torch.full((batch, tokens), IMAGE), text], dim=1)
-    pixels["pixel_values"] = pixels["pixel_values"].to(model.dtype)
-    inputs = {**pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return {key: value.to(model.device) for key, value in inputs.items()}
+@dataclass(frozen=True)
+class Setting:
+    """How much of the models runs, and how often."""
+
+    device: str
+    dtype: str
+    layers: int  # language layers, of 32
+    directions: int  # that the paper's scores are timed with; the others' time is added
+    rounds: int  # at least
+    seconds: float  # further rounds of a point begin within this time
+    transformers: str  # its version
 
 
-@contextlib.contextmanager
-def choosing(select: Callable | None) -> Iterator[None]:
-    """Choose tokens by another function within the block."""
-    if select is None:
-        yield
-        return
-    with mock.patch.object(shortening, "select_tokens", select):
-        yield
+@dataclass(frozen=True)
+class Point:
+    """One prompt and its budgets."""
+
+    architecture: Architecture
+    batch: int
+    keeps: tuple[int, ...]
 
 
-def paper_selector(keep: int) -> Callable:
-    """The paper's algorithm in plain PyTorch: 128 projector passes, then the authors' loop."""
-
-    def select(model: Any, tokens: Any, ids: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
-        mlp = model.model.multi_modal_projector
-        layers = mlp.linear_1.weight, mlp.linear_1.bias, mlp.linear_2.weight, mlp.linear_2.bias
-        directions = sphere(DIRECTIONS, tokens.x.shape[1]).to(tokens.x)
-        scores = tokens.arranged(paper_sensitivity(tokens.x, *layers, directions, STEP))
-        kept, start = [], 0
-        for features in tokens.features:
-            image = scores[start : start + len(features)]
-            usable = (~image.isnan()).nonzero()[:, 0]  # newlines stay
-            picks = usable[authors_selection(image[usable], features[usable], keep)]
-            kept.append(start + torch.cat([picks, image.isnan().nonzero()[:, 0]]).sort().values)
-            start += len(features)
-        return torch.cat(kept), scores
-
-    return select
+ALL = [Point(a, batch, a.keep) for a in ARCHITECTURES.values() for batch in BATCHES]
+# What takes less than five minutes on two cores: both models and both batch sizes
+SOME = [Point(LLAVA, 1, LLAVA.keep), Point(LLAVA, 8, (64,)), Point(LLAVA_NEXT, 1, (160,))]
 
 
-def oracle_selector(model: Any, inputs: dict[str, Tensor]) -> Callable:
-    """The tokens that ours keeps, known in advance."""
-    known: list[tuple[Tensor, Tensor]] = []
-    original = shortening.select_tokens
-
-    def spy(*arguments: Any) -> tuple[Tensor, Tensor]:
-        known.append(original(*arguments))
-        return known[-1]
-
-    with choosing(spy):
-        model(**inputs)
-    return lambda *arguments: known[0]
-
-
-def measure(model: Any, inputs: dict[str, Tensor], keep: int, rounds: int) -> dict[str, Times]:
-    """Times to the first token, after a check that oracle and ours agree."""
-    zoprune.prune(model, keep)
-    oracle = oracle_selector(model, inputs)
-    with choosing(oracle):
-        expected = model(**inputs).logits
-    if not torch.equal(model(**inputs).logits, expected):
-        raise SystemExit("benchmarks.e2e: oracle and ours give different logits")
-
-    def first_token(select: Callable | None) -> Callable[[], None]:
-        def call() -> None:
-            with choosing(select):
-                generate_one(model, inputs)
-
-        return call
-
-    return in_turns(
-        {
-            "oracle": first_token(oracle),
-            "ours": first_token(None),
-            "paper": first_token(paper_selector(keep)),
-        },
-        rounds,
-    )
-
-
-def generate_one(model: Any, inputs: dict[str, Tensor]) -> None:
-    model.generate(**inputs, max_new_tokens=1)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def cache_mib(model: Any, inputs: dict[str, Tensor]) -> float:
-    """The key-value cache after the prompt."""
-    cache = model(**inputs).past_key_values
-    tensors = [t for layer in cache.layers for t in (layer.keys, layer.values)]
-    return sum(t.nbytes for t in tensors) / 2**20
-
-
-@torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=KEEP, default="llava")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--layers", type=int, default=4, help="language layers, of 32")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--keep", type=int, nargs="*")
-    parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+def measure(point: Point, model: Any, pruned: Any, setting: Setting) -> list[Row]:
+    """One row for each budget of a point; the unpruned model is shared by all of them."""
+    inputs = inputs_of(point.architecture, model, point.batch)
+    paper = PaperSelector(setting.directions)
+    runs = {
+        (name, 0 if name == "unpruned" else keep): run
+        for keep in point.keeps
+        for name, run in variants(model, pruned, inputs, keep, paper).items()
+    }
+    samples: dict[tuple[str, int], list[Sample]] = {key: [] for key in runs}
     start = time.perf_counter()
-    model = build(args.model, args.layers, getattr(torch, args.dtype), args.device)
-    inputs = inputs_of(model, args.model, args.batch)
-    generate_one(model, inputs)  # warm up
-    full = in_turns({"": lambda: generate_one(model, inputs)}, args.rounds)[""]
-    print(f"{args.model}, {args.layers} of 32 language layers, {args.dtype}, batch {args.batch}")
-    print(f"unpruned: {full.median * 1e3:.0f} ms, cache {cache_mib(model, inputs):.0f} MiB")
-    print("keep   oracle  ours (beyond oracle)  paper   unpruned/ours  paper/ours  cache")
-    for keep in args.keep or KEEP[args.model]:
-        times = measure(model, inputs, keep, args.rounds)
-        oracle, ours, paper = (times[n].median * 1e3 for n in ("oracle", "ours", "paper"))
-        print(
-            f"{keep:4} {oracle:6.0f} ms {ours:5.0f} ms ({ours / oracle - 1:+6.1%})"
-            f" {paper:10.0f} ms {full.median * 1e3 / ours:9.2f}x {paper / ours:9.2f}x"
-            f" {cache_mib(model, inputs):6.0f} MiB"
+    for turn in range(MOST_ROUNDS):
+        if turn >= setting.rounds and time.perf_counter() - start > setting.seconds:
+            break
+        for key, run in runs.items():
+            if turn == 0 or key[0] not in ONCE:
+                samples[key].append(run(generate))
+    return [
+        row_of(
+            point,
+            keep,
+            {name: samples[name, 0 if name == "unpruned" else keep] for name in VARIANTS},
         )
+        for keep in point.keeps
+    ]
+
+
+def row_of(point: Point, keep: int, samples: dict[str, list[Sample]]) -> Row:
+    """The medians of one budget, refused where oracle and ours disagree."""
+    row: Row = {
+        "model": point.architecture.name,
+        "batch": point.batch,
+        "tokens": point.architecture.tokens,
+        "keep": keep,
+        "rounds": len(samples["ours"]),
+    }
+    expected, logits = samples["oracle"][0].logits, samples["ours"][0].logits
+    row["difference"] = float((logits - expected).abs().max() / expected.abs().max())
+    if not row["difference"] <= TOLERANCE:
+        return row | {"refused": f"logits of ours and oracle differ by {row['difference']:.1e}"}
+    first = {name: Times([sample.first for sample in found]) for name, found in samples.items()}
+    whole = {name: Times([sample.whole for sample in found]) for name, found in samples.items()}
+    ratio, lowest, highest = first["ours"].ratio_to(first["oracle"])
+    return row | {
+        "first_token_seconds": {name: times.median for name, times in first.items()},
+        "tokens_per_second": {
+            name: point.batch * NEW_TOKENS / times.median for name, times in whole.items()
+        },
+        "peak_mib": {
+            name: statistics.median(sample.peak_mib for sample in found)
+            for name, found in samples.items()
+        },
+        "over_oracle": {"ratio": ratio, "lowest": lowest, "highest": highest},
+    }
+
+
+def run(points: Sequence[Point], setting: Setting) -> list[Row]:
+    """The rows of all points, each printed when it is there."""
+    rows: list[Row] = []
+    print(e2e_table.HEADING, flush=True)
+    for architecture in dict.fromkeys(point.architecture for point in points):
+        model = build(architecture, setting.layers, DTYPES[setting.dtype], setting.device)
+        pruned = zoprune.prune(copy.copy(model), 1.0)
+        for point in points:
+            if point.architecture is architecture:
+                found = measure(point, model, pruned, setting)
+                print(*map(e2e_table.line, found), sep="\n", flush=True)
+                rows += found
+                write_part({"e2e": {"setting": asdict(setting), "rows": rows}})
+        del model, pruned  # before the next one is built
+    return rows
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.e2e", description=__doc__)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="bf16")
+    parser.add_argument("--layers", type=int, help="language layers (default: 2; 32 on a GPU)")
+    parser.add_argument("--rounds", type=int, default=2, help="at least (default: %(default)s)")
+    parser.add_argument("--full", action="store_true", help="the whole grid, as on a GPU")
+    parser.add_argument("--model", choices=list(ARCHITECTURES), help="one model")
+    parser.add_argument("--batch", type=int, choices=BATCHES, help="one batch size")
+    parser.add_argument("--output", type=Path, help="where to write a partial run")
+    options = parser.parse_args(arguments)
+    on_gpu = options.device == "cuda"
+    points = [
+        point
+        for point in (ALL if options.full or on_gpu else SOME)
+        if options.model in (None, point.architecture.name) and options.batch in (None, point.batch)
+    ]
+    setting = Setting(
+        device=options.device,
+        dtype=options.dtype,
+        layers=options.layers or (32 if on_gpu else 2),
+        directions=DIRECTIONS if on_gpu else 4,
+        rounds=options.rounds,
+        seconds=10 if on_gpu else 60,
+        transformers=importlib.metadata.version("transformers"),
+    )
+    start = time.perf_counter()
+    with torch.no_grad():
+        rows = run(points, setting)
+    print(e2e_table.verdict(asdict(setting), rows))
     print(f"{time.perf_counter() - start:.0f} s in all")
+    refused = any("refused" in row for row in rows)
+    partial = options.model or options.batch or options.layers or options.dtype != "bf16"
+    about = machine() | {"command": shlex.join(["python", "-m", "benchmarks.e2e", *arguments])}
+    output = options.output
+    if output is None and not (partial or refused or on_gpu):
+        output = RESULTS / f"e2e-{file_name(about['name'])}"
+    if output is not None:
+        report = {"machine": about, "setting": asdict(setting), "rows": rows}
+        output.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"written to {output}")
+    return int(refused)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))
