@@ -32,6 +32,7 @@ bench: $(STAMP)bench
 	@$(if $(ARGS),,$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr)
 	@$(BIN)/python -m benchmarks.report $(ARGS)
 	@$(if $(ARGS),,$(BIN)/python -m benchmarks.family)
+	@$(if $(ARGS),,$(BIN)/python -m benchmarks.e2e)
 
 audit: $(STAMP)test
 	@$(BIN)/python -m audit $(ARGS)

@@ -84,7 +84,9 @@ def measure(point: Point, model: Any, pruned: Any, setting: Setting) -> list[Row
             break
         for key, run in runs.items():
             if turn == 0 or key[0] not in ONCE:
-                samples[key].append(run(generate))
+                paper.missing = 0.0
+                sample = run(generate)
+                samples[key].append(sample.longer_by(paper.missing))
     return [
         row_of(
             point,
@@ -177,7 +179,7 @@ def main(arguments: list[str]) -> int:
     about = machine() | {"command": shlex.join(["python", "-m", "benchmarks.e2e", *arguments])}
     output = options.output
     if output is None and not (partial or refused or on_gpu):
-        output = RESULTS / f"e2e-{file_name(about['name'])}"
+        output = RESULTS / f"{e2e_table.PREFIX}{file_name(about['name'])}"
     if output is not None:
         report = {"machine": about, "setting": asdict(setting), "rows": rows}
         output.write_text(json.dumps(report, indent=1) + "\n")

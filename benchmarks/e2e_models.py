@@ -41,6 +41,7 @@ class Architecture:
     pixels: Callable[[int, int], dict[str, Tensor]]  # batch, pixels of a side -> inputs
     vision: dict[str, int] = field(default_factory=lambda: CLIP_LARGE)
     text: dict[str, int] = field(default_factory=lambda: LLAMA_7B)
+    pinpoints: list[list[int]] | None = None  # of a model with crops, where not its default
 
     @property
     def placeholder(self) -> int:
@@ -67,11 +68,13 @@ def build(architecture: Architecture, layers: int, dtype: torch.dtype, device: s
     import transformers
 
     text = transformers.LlamaConfig(**architecture.text, num_hidden_layers=layers, pad_token_id=0)
+    crops = {"image_grid_pinpoints": architecture.pinpoints} if architecture.pinpoints else {}
     config = getattr(transformers, f"{architecture.prefix}Config")(
         vision_config=transformers.CLIPVisionConfig(**architecture.vision),
         text_config=text,
         image_token_id=architecture.placeholder,
         image_token_index=architecture.placeholder,  # the same, in transformers 4
+        **crops,
     )
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,9 @@ class Sample:
     whole: float  # seconds to the last one
     peak_mib: float  # beyond what was there before: the weights, the inputs
     logits: Tensor  # [B, V] of the first token
+
+    def longer_by(self, seconds: float) -> Sample:
+        return replace(self, first=self.first + seconds, whole=self.whole + seconds)
 
 
 class FirstToken:

@@ -7,6 +7,8 @@ from typing import Any
 
 Row = dict[str, Any]
 
+PREFIX = "e2e-"  # of the result files
+
 GOAL = {"cpu": 1.10, "cuda": 1.03}  # time to the first token, ours over the oracle's
 HEADING = (
     f"{'':27}{'ours over oracle':>26}{'times faster than':>22}{'tokens/s':>10}   peak memory, MiB\n"
@@ -46,6 +48,16 @@ def verdict(setting: Row, rows: Sequence[Row]) -> str:
     worst = max(ratios, default=float("inf"))
     met = "yes" if worst <= goal and len(ratios) == len(rows) else "NO"
     return f"first token within {goal - 1:.0%} of the oracle's: {met}, at most {worst - 1:+.1%}"
+
+
+def document(results: Sequence[Row], gpu_results: Sequence[Row]) -> str:
+    """The section of docs/models.md: this benchmark's result files, and those of GPUs."""
+    found = [(result["machine"], result) for result in results]
+    for result in gpu_results:
+        if measured := result.get("parts", {}).get("e2e", {}).get("e2e"):
+            found.append((result["machine"], measured))
+    sections = [markdown(about, result["setting"], result["rows"]) for about, result in found]
+    return "\n\n".join(sections) or "Not measured yet."
 
 
 def markdown(about: Row, setting: Row, rows: Sequence[Row]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import platform
@@ -24,6 +25,7 @@ from typing import Any
 
 import torch
 
+from . import e2e_table
 from .gpu_targets import targets
 from .report import RESULTS, ROOT, Row, file_name
 from .shapes import DIRECTIONS
@@ -39,6 +41,7 @@ class Part:
     command: list[str]
     limit: int
     needs_gpu: bool = True
+    package: str = "torch"  # the part is skipped where this is not installed
 
 
 def measuring(*arguments: str) -> list[str]:
@@ -60,6 +63,9 @@ PARTS = {
     "ceilings": Part(measuring("ceilings"), 40),
     "memcheck": Part(measuring("sanitizer", "memcheck"), 60),
     "racecheck": Part(measuring("sanitizer", "racecheck"), 60),
+    "e2e": Part(
+        [sys.executable, "-m", "benchmarks.e2e", "--device", "cuda"], 120, package="transformers"
+    ),
     "select-fp16": Part(measuring("selection", "fp16"), 60),
     "scoring-fp16": Part(measuring("scoring", "fp16"), 90),
     "tests": Part(pytest("tests", *(f"--ignore={path}" for path in GPU_TESTS)), 150),
@@ -106,6 +112,9 @@ def run_parts(
         left = end - time.monotonic()
         if part.needs_gpu and not has_gpu:
             results[name] = {"status": SKIPPED, "seconds": 0.0, "output": ""}
+        elif importlib.util.find_spec(part.package) is None:
+            status = f"skipped: {part.package} is not installed"
+            results[name] = {"status": status, "seconds": 0.0, "output": ""}
         elif left < 5:
             results[name] = {"status": f"{FAILED}: no time left", "seconds": 0.0, "output": ""}
         else:
@@ -174,6 +183,9 @@ def table(report: Row) -> str:
         lines.append(f"{name:14}{part['seconds']:>8}  {' '.join([part['status'], *last])}")
     for name, text in report["ceilings"].items():
         lines.append(f"{name:40}{text}")
+    if end_to_end := report["parts"].get("e2e", {}).get("e2e"):
+        lines += [e2e_table.HEADING, *map(e2e_table.line, end_to_end["rows"])]
+        lines.append(e2e_table.verdict(end_to_end["setting"], end_to_end["rows"]))
     if report["rows"]:
         lines.append(f"{'operator':58}{'us':>9}{'launches':>9}  times faster than")
     for row in report["rows"]:

@@ -1,6 +1,7 @@
 """``python -m benchmarks.readme`` writes what the documents show of ``benchmarks/results``.
 
-That is the README's table and docs/speed.png, and docs/family.md's table and docs/growth.png.
+That is the README's table and docs/speed.png, docs/family.md's table and docs/growth.png, and the
+table of docs/models.md.
 ``--check`` only tells whether the tables are those that the files give (exit status 1 if not). A
 result file holds ``machine`` (with ``device``: "cpu" or "cuda") and ``rows``, as ``report`` writes
 them. Absolute times are shown for GPUs only: those of a shared CPU say little.
@@ -14,13 +15,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import family, growth, plot
+from . import e2e_table, family, growth, plot
 from .report import RESULTS, ROOT
 from .shapes import LLAVA, LLAVA_NEXT, QWEN
 from .targets import PER_CALL, Row, find
 
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 README, FAMILY = ROOT / "README.md", ROOT / "docs" / "family.md"
+MODELS = ROOT / "docs" / "models.md"
 # Of the last CPU in alphabetical order
 PICTURE, GROWTH = ROOT / "docs" / "speed.png", ROOT / "docs" / "growth.png"
 
@@ -126,12 +128,13 @@ def replace(document: str, section: str) -> str:
     return f"{head}{BEGIN}\n{section}\n{END}{tail}"
 
 
-def load(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The result files of a folder in alphabetical order: the report's, and the family's."""
-    found: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+def load(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The result files of a folder in alphabetical order, by the prefix of their names."""
+    found: dict[str, list[dict[str, Any]]] = {family.PREFIX: [], e2e_table.PREFIX: [], "": []}
     for path in sorted(folder.glob("*.json")):
-        found[path.name.startswith(family.PREFIX)].append(json.loads(path.read_text()))
-    return found[False], found[True]
+        prefix = next(prefix for prefix in found if path.name.startswith(prefix))
+        found[prefix].append(json.loads(path.read_text()))
+    return found
 
 
 def main(arguments: list[str]) -> int:
@@ -140,9 +143,15 @@ def main(arguments: list[str]) -> int:
         "--check", action="store_true", help="change nothing, tell if they are current"
     )
     options = parser.parse_args(arguments)
-    results, of_family = load(RESULTS)
+    found = load(RESULTS)
+    results, of_family = found[""], found[family.PREFIX]
+    sections = {
+        README: generate(results),
+        FAMILY: generate_family(of_family),
+        MODELS: e2e_table.document(found[e2e_table.PREFIX], results),
+    }
     outdated = 0
-    for path, section in ((README, generate(results)), (FAMILY, generate_family(of_family))):
+    for path, section in sections.items():
         before = path.read_text()
         after = replace(before, section)
         if options.check and before != after:
