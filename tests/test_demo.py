@@ -176,7 +176,7 @@ def test_bad_usage_exits_with_2(arguments, capsys):
 
 def test_import_and_help_need_no_optional_package():
     code = (
-        "import sys; sys.modules.update(PIL=None, skimage=None, transformers=None)\n"
+        "import sys; sys.modules.update(PIL=None, skimage=None, transformers=None, torch=None)\n"
         "from zoprune.cli import main\n"
         "assert main(['demo']) == 2\n"
         "sys.argv[0] = 'zoprune'; main(['demo', '--help'])"
