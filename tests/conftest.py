@@ -31,3 +31,11 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+# Minutes of compilers and interpreters: first, so that no process waits for another's last one.
+SLOW = ("test_cuda_shim", "test_triton", "test_cuda_audit", "test_hf_behaviour", "test_demo")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in SLOW)
