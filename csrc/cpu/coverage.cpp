@@ -131,10 +131,21 @@ class Coverage {
       });
       row = computed.data();
     }
+    if (stored_)
+      cover(row);
+    else
+      cover_and_list(row);
+  }
+
+  void cover(const float* cosines) {
+    for (int64_t i = 0; i < image_.tokens; ++i) covered_[i] = std::max(covered_[i], cosines[i]);
+  }
+
+  void cover_and_list(const float* cosines) {
     for (int64_t i = 0; i < image_.tokens; ++i) {
-      if (!(row[i] > covered_[i])) continue;
-      if (!stored_) raised_.push_back({static_cast<int32_t>(i), covered_[i]});
-      covered_[i] = row[i];
+      if (!(cosines[i] > covered_[i])) continue;
+      raised_.push_back({static_cast<int32_t>(i), covered_[i]});
+      covered_[i] = cosines[i];
     }
     raised_end_.push_back(raised_.size());
   }
@@ -173,12 +184,11 @@ class Coverage {
     std::mutex mutex;
     for_each_part(parallel_for_, blocks, [&](int64_t begin, int64_t end) {
       std::vector<double> added(tokens);
-      float tile[kTile * kTile], mirrored[kTile * kTile];
       for (int64_t pair = begin; pair < end; ++pair) {
         // Long rows of the triangle of tiles with short ones: equal work for every thread.
         const int64_t row = pair % 2 == 0 ? pair / 2 : blocks - 1 - pair / 2;
         for (int64_t col = row; col < blocks; ++col)
-          add_tile(row * kTile, col * kTile, tile, mirrored, added.data());
+          add_tile(row * kTile, col * kTile, added.data());
       }
       const std::lock_guard<std::mutex> lock(mutex);
       for (int64_t i = 0; i < tokens; ++i) added_[i] += added[i];
@@ -186,26 +196,23 @@ class Coverage {
     std::fill(counted_.begin(), counted_.end(), num_picks());
   }
 
-  void add_tile(int64_t row, int64_t col, float* tile, float* mirrored, double* added) {
+  void add_tile(int64_t row, int64_t col, double* added) {
     int64_t rows[kTile], cols[kTile];
     std::iota(rows, rows + kTile, row);
     std::iota(cols, cols + kTile, col);
     const int64_t num_rows = std::min(kTile, image_.tokens - row);
     const int64_t num_cols = std::min(kTile, image_.tokens - col);
-    cosines(rows, num_rows, cols, num_cols, tile, kTile);
+    float space[2][kTile * kTile];
+    const int64_t stride = stored_ ? image_.tokens : kTile;
+    float* const tile = stored_ ? stored(row) + col : space[0];
+    float* const mirrored = stored_ ? stored(col) + row : space[1];
+    cosines(rows, num_rows, cols, num_cols, tile, stride);
+    for (int64_t r = 0; r < num_rows; ++r) added[row + r] += sum(tile + r * stride, col, num_cols);
+    if (row == col) return;
     for (int64_t r = 0; r < num_rows; ++r)
-      for (int64_t c = 0; c < num_cols; ++c) mirrored[c * kTile + r] = tile[r * kTile + c];
-    add_rows(tile, row, num_rows, col, num_cols, added);
-    if (row != col) add_rows(mirrored, col, num_cols, row, num_rows, added);
-  }
-
-  // The tile's rows' share of what tokens from `row` on add to the coverage of those from `col` on.
-  void add_rows(const float* tile, int64_t row, int64_t num_rows, int64_t col, int64_t num_cols,
-                double* added) {
-    for (int64_t r = 0; r < num_rows; ++r) {
-      added[row + r] += sum(tile + r * kTile, col, num_cols);
-      if (stored_) std::copy_n(tile + r * kTile, num_cols, stored(row + r) + col);
-    }
+      for (int64_t c = 0; c < num_cols; ++c) mirrored[c * stride + r] = tile[r * stride + c];
+    for (int64_t c = 0; c < num_cols; ++c)
+      added[col + c] += sum(mirrored + c * stride, row, num_rows);
   }
 
   // Brings what some tokens add up to date.
