@@ -5,6 +5,7 @@
 #include "cpu/coverage.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cfloat>
 #include <cmath>
 #include <memory>
@@ -182,14 +183,13 @@ class Coverage {
     stored_ = tokens * tokens <= kStoredCosines;
     if (stored_) rows_.reset(new float[tokens * tokens]);
     std::mutex mutex;
-    for_each_part(parallel_for_, blocks, [&](int64_t begin, int64_t end) {
+    std::atomic<int64_t> next{0};
+    for_each_part(parallel_for_, blocks, [&](int64_t, int64_t) {
       std::vector<double> added(tokens);
-      for (int64_t pair = begin; pair < end; ++pair) {
-        // Long rows of the triangle of tiles with short ones: equal work for every thread.
-        const int64_t row = pair % 2 == 0 ? pair / 2 : blocks - 1 - pair / 2;
+      // Rows of the triangle of tiles, the longest first, to whichever thread is free.
+      for (int64_t row; (row = next++) < blocks;)
         for (int64_t col = row; col < blocks; ++col)
           add_tile(row * kTile, col * kTile, added.data());
-      }
       const std::lock_guard<std::mutex> lock(mutex);
       for (int64_t i = 0; i < tokens; ++i) added_[i] += added[i];
     });
