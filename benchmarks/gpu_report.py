@@ -27,7 +27,7 @@ import torch
 
 from . import e2e_table
 from .gpu_targets import targets
-from .report import RESULTS, ROOT, Row, file_name
+from .report import RESULTS, ROOT, Row, commit, file_name
 from .shapes import DIRECTIONS
 
 FINISHED, FAILED, SKIPPED = "ok", "FAILED", "skipped: no GPU"
@@ -127,9 +127,6 @@ def run_parts(
 
 
 def machine() -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
     driver = subprocess.run(
         ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
         capture_output=True,
@@ -146,7 +143,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit(),
         "command": "make gpu-report",
     }
 

@@ -18,7 +18,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +111,18 @@ def measure_memory(dtype: str, ops: set[str], progress: Progress) -> list[Row]:
     return rows
 
 
+def commit() -> str:
+    """The commit that is checked out; ``-dirty`` where anything but results differs from it."""
+    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)
+    name = git(["git", "describe", "--always"]).stdout.strip()
+    others = ["git", "diff", "--quiet", "HEAD", "--", ".", ":!benchmarks/results"]
+    if not name:
+        return "unknown"
+    return f"{name}-dirty" if git(others).returncode else name
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured on and with."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
     served = {op: backend.candidates(op, "cpu") for op in OPS}
     return {
         "device": "cpu",
@@ -130,7 +137,7 @@ def machine() -> dict[str, Any]:
             for op, found in served.items()
         },
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit(),
     }
 
 
@@ -201,9 +208,9 @@ def main(arguments: list[str]) -> int:
     print(table.render(report))
 
     refused = any("refused" in row for row in report["rows"] + report["memory"])
-    partial = options.only or options.shape or options.dtype or options.quick
+    part = options.only or options.shape or options.dtype or options.quick
     output = options.output
-    if output is None and not partial and not refused:
+    if output is None and not part and not refused:
         output = RESULTS / file_name(report["machine"]["name"])
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
