@@ -13,8 +13,8 @@ from .report import Row
 CAPABILITIES = (80, 90, 100)
 _MACHINES = {80: "sm_80", 90: "sm_90a", 100: "sm_100a"}
 _DTYPES = ("float32", "float16", "bfloat16")  # in the order of cuda::DType
-# Of select_kernel<dtype, objective>, as the compiler mangles it.
-_NAME = re.compile(r"\d([a-z_]+_kernel)ILNS0_5DTypeE(\d)ENS0_\d+([A-Za-z]+?)E")
+# Of kernel<dtype> or select_kernel<dtype, objective>, as the compiler mangles it.
+_NAME = re.compile(r"\d([a-z_]+_kernel)ILNS0_5DTypeE(\d)E(?:NS0_\d+([A-Za-z]+?)E)?")
 _FUNCTION = re.compile(r"^\s*Function\s*:?\s*(\S+?):?\s*$", re.MULTILINE)
 
 
@@ -39,7 +39,7 @@ def rows(capability: int) -> list[Row]:
         shared = _shared_bytes(kernel) + int(re.search(r"SHARED:(\d+)", usage)[1])
         found.append(
             Row(
-                f"{kernel}, {objective}",
+                f"{kernel}, {objective}" if objective else kernel,
                 _DTYPES[int(dtype)],
                 capability,
                 code.registers,
@@ -47,7 +47,7 @@ def rows(capability: int) -> list[Row]:
                 code.spills,
                 code.tensor_core,
                 code.tma,
-                products=True,
+                products=objective is not None,
             )
         )
     return found

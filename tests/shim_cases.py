@@ -33,6 +33,10 @@ class Case:
     method: str = "sads"  # one of METHODS, one of RULES, or "dpp"
     max_similarity: float = 1.0
     tradeoff: float = 0.5
+    first: str = "score"
+    num_seed: int = 0
+    centre: bool = False
+    picks_per_step: int = 1
     sigma_space: float = 1.5
     sigma_similarity: float = 0.05
     radius: float = 5.0
@@ -48,8 +52,8 @@ class Case:
 
     @property
     def compares(self) -> bool:
-        always = self.method not in ("topk", "random") or self.max_similarity < 1
-        return always and self.keys is not None
+        always = self.method not in ("topk", "random") or self.first == "isolated"
+        return (always or self.max_similarity < 1) and self.keys is not None
 
     @property
     def total_keep(self) -> int:
@@ -73,11 +77,12 @@ class Case:
         header += [self.compares, self.must_keep is not None, self.valid is not None, packed]
         header += [0 if in_select else 1 if in_suppress else 2]
         header += [METHODS.index(self.method) if in_select else 0]
+        header += [self.first == "isolated", self.num_seed, self.picks_per_step, self.centre]
         header += [RULES.index(self.method) if in_suppress else 0]
         header += [0 if self.positions is None else self.positions.shape[-1]]
         reals = [self.max_similarity, self.tradeoff, *self.scales()]
         reals += [self.strength, self.radius**2, self.threshold]
-        parts = [struct.pack("19q7d", *map(int, header), *reals)]
+        parts = [struct.pack("23q7d", *map(int, header), *reals)]
         parts.append(encode(self.scores, self.score_dtype))
         if self.compares:
             parts.append(encode(self.keys, self.key_dtype))
@@ -145,11 +150,23 @@ def random_weights(count: int) -> np.ndarray:
     return philox.uniform(count, 0, torch.device("cpu")).numpy()
 
 
+def counted(case: Case) -> np.ndarray:
+    """The tokens [N] of an image whose keys enter the mean."""
+    finite = np.isfinite(case.keys).all(-1)
+    return finite if case.valid is None else finite & case.valid
+
+
+def centred(case: Case) -> np.ndarray:
+    mean = case.keys[counted(case)].sum(0, dtype=np.float64) / max(counted(case).sum(), 1)
+    return case.keys - mean
+
+
 class Cosines:
     """Of all tokens with one of them, in the kernels' rounding."""
 
     def __init__(self, keys: np.ndarray) -> None:
-        self.exact = keys.astype(np.float64)
+        usable = np.isfinite(keys).all(1, keepdims=True)
+        self.exact = np.where(usable, keys, 0).astype(np.float64)
         norm = np.sqrt((self.exact * self.exact).sum(1))
         with np.errstate(divide="ignore"):
             self.inverse = np.where(norm > 0, 1 / norm, 0).astype(np.float32)
@@ -170,7 +187,8 @@ def plain_greedy(case: Case) -> np.ndarray:
     if case.valid is not None:
         kind[~case.valid] = INVALID
     picks: list[int] = []
-    for _ in range(case.keep):
+    for step in range(case.keep):
+        objective.begin(step, kind)
         kind[(kind == FREE) & objective.blocked()] = BLOCKED
         best = kind.max()
         order = objective.gain() if best in (FREE, BLOCKED) else np.zeros_like(case.scores)
@@ -186,22 +204,41 @@ class Redundancy:
 
     def __init__(self, case: Case) -> None:
         self.case, self.weight = case, weights(case)
-        self.cosines = Cosines(case.keys) if case.compares else None
+        keys = centred(case) if case.centre and case.compares else case.keys
+        self.cosines = Cosines(keys) if case.compares else None
         self.nearest = np.full(self.weight.shape, -np.inf, np.float32)
+        self.shown = self.nearest  # what gains know of it
+        self.seeds = 0  # until here by weight
+
+    def begin(self, step: int, kind: np.ndarray) -> None:
+        self.step, self.candidates = step, kind == FREE
+        if step == 0:
+            kept, seeds = int((kind == MUST_KEEP).sum()), min(self.case.num_seed, self.case.keep)
+            self.seeds = kept + (seeds if kept else max(seeds, 1))
+        if step < self.seeds or (step - self.seeds) % self.case.picks_per_step == 0:
+            self.shown = self.nearest
 
     def blocked(self) -> np.ndarray:
         most = np.float32(self.case.max_similarity)
-        return (self.nearest > most) & (self.case.max_similarity < 1)
+        return (self.shown > most) & (self.case.max_similarity < 1)
 
     def gain(self) -> np.ndarray:
-        if np.isinf(self.nearest).all() or self.case.method in ("topk", "random"):
+        if self.step == 0 and self.case.first == "isolated" and self.cosines is not None:
+            return self.isolation()
+        if self.step < self.seeds or self.case.method in ("topk", "random"):
             return self.weight
         if self.case.method == "sads":
-            return self.weight * (1 - self.nearest)
+            return self.weight * (1 - self.shown)
         if self.case.method == "maxmin":
-            return 1 - self.nearest
+            return 1 - self.shown
         tradeoff = np.float32(self.case.tradeoff)
-        return tradeoff * self.weight - (1 - tradeoff) * self.nearest
+        return tradeoff * self.weight - (1 - tradeoff) * self.shown
+
+    def isolation(self) -> np.ndarray:
+        cosine = self.cosines.to(slice(None))
+        cosine[:, ~self.candidates] = -1
+        np.fill_diagonal(cosine, -1)
+        return -cosine.max(1)
 
     def pick(self, pick: int) -> None:
         if self.cosines is not None:
@@ -220,6 +257,8 @@ class Suppression:
         self.score = np.clip(case.scores, -FLT_MAX, FLT_MAX)
         self.cosines = None if case.keys is None else Cosines(case.keys)
         self.close = np.zeros(self.score.shape, bool)
+
+    def begin(self, step: int, kind: np.ndarray) -> None: ...
 
     def blocked(self) -> np.ndarray:
         return self.close
@@ -259,6 +298,8 @@ class Volume:
         self.left = np.rint(Cosines(case.keys).to(slice(None)).astype(np.float64) * 2.0**30)
         self.left = self.left.astype(np.int64)
         self.residual = np.where((case.keys != 0).any(-1), 1 << 62, 0)
+
+    def begin(self, step: int, kind: np.ndarray) -> None: ...
 
     def blocked(self) -> np.ndarray:
         return ~(self.quality > 0) | (self.residual <= 46116860184273)

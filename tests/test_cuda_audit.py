@@ -12,10 +12,10 @@ from zoprune_kernels import _native
 @pytest.mark.parametrize("capability", cuda_kernels.CAPABILITIES)
 def test_no_spills_and_tensor_cores_everywhere(capability):
     rows = cuda_kernels.rows(capability)
-    objectives = ("Redundancy", "Suppression", "Volume")
+    kernels = [f"select_kernel, {name}" for name in ("Redundancy", "Suppression", "Volume")]
     assert {(row.kernel, row.dtype) for row in rows} == {
-        (f"select_kernel, {objective}", dtype)
-        for objective in objectives
+        (kernel, dtype)
+        for kernel in [*kernels, "mark_kernel", "centre_kernel"]
         for dtype in ("float32", "float16", "bfloat16")
     }
     assert not any(row.problems() for row in rows), table(rows)

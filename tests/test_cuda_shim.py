@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.shim_cases import DTYPES, METHODS, RULES, Case, expected, weights
+from tests.shim_cases import DTYPES, METHODS, RULES, Case, counted, expected, weights
 
 ROOT = Path(__file__).parents[1]
 SHIM = ROOT / "tests" / "cuda_shim"
@@ -43,7 +43,7 @@ def run(executable: Path, cases: list[Case], plant: str = "") -> subprocess.Comp
     content = struct.pack("q", len(cases)) + b"".join(case.encode() for case in cases)
     (folder / "cases").write_bytes(content)
     command = [executable, folder / "cases", folder / "results", *([plant] if plant else [])]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def select(executable: Path, cases: list[Case]) -> list[np.ndarray]:
@@ -99,7 +99,25 @@ def draw_case(rng: np.random.Generator, methods: tuple[str, ...]) -> Case:
     )
     if case.method in RULES:
         draw_suppression(rng, case)
+    if case.method in METHODS and rng.random() < 0.6:
+        draw_options(rng, case)
     return case
+
+
+def draw_options(rng: np.random.Generator, case: Case) -> None:
+    """Options of select; centred keys whose mean is an integer, so that they stay exact."""
+    case.first = str(rng.choice(["score", "isolated"]))
+    if case.first == "score":
+        case.num_seed = int(rng.choice([0, 1, 3, 50]))
+    case.picks_per_step = int(rng.choice([1, 2, 5, 64]))
+    if case.keys is None or rng.random() < 0.6:
+        return
+    case.centre = True
+    case.keys[rng.random(case.scores.shape) < 0.1, 0] = rng.choice([1, np.inf, np.nan])
+    for _, image in case.images():
+        used = np.flatnonzero(counted(image))
+        for column in image.keys.T if used.size else []:
+            column[used[: int(column[used].sum()) % used.size]] -= 1
 
 
 def draw_suppression(rng: np.random.Generator, case: Case) -> None:
@@ -128,7 +146,7 @@ def differences(cases: list[Case], results: list[np.ndarray]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("methods", "count"), [(METHODS, 400), (RULES, 350), (("dpp",), 250)], ids=str
+    ("methods", "count"), [(METHODS, 800), (RULES, 350), (("dpp",), 250)], ids=str
 )
 def test_random_cases(executable, methods, count):
     rng = np.random.default_rng(0)
@@ -152,6 +170,20 @@ def test_many_rounds(executable):
         cases.append(
             Case(scores, keys, keep, positions=positions, method=method, multiprocessors=workers)
         )
+    found = differences(cases, select(executable, cases))
+    assert not found, found[0]
+
+
+def test_a_step_of_all_that_is_left(executable):
+    """A round must have all candidates of its first step, or the kernel never ends."""
+    rng = np.random.default_rng(7)
+    cases = []
+    for tokens in (5, 63, 100, 130):
+        for method in METHODS:
+            scores = rng.standard_normal((1, tokens)).astype(np.float32)
+            keys = rng.integers(-3, 4, (1, tokens, 9)).astype(np.float32)
+            must_keep = rng.random((1, tokens)) < 0.1 * len(cases) / 20
+            cases.append(Case(scores, keys, tokens, must_keep, method=method, picks_per_step=64))
     found = differences(cases, select(executable, cases))
     assert not found, found[0]
 

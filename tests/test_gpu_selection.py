@@ -36,19 +36,38 @@ def test_a_hundred_thousand_tokens():
     assert selection_regret(picks, scores, keys) < GAIN_TOLERANCE
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"method": "maxmin"}, {"method": "mmr"}, {"max_similarity": 0.4}], ids=str
-)
-def test_the_gpu_picks_what_the_cpu_picks(options):
+OPTIONS = [
+    {},
+    {"method": "maxmin"},
+    {"method": "mmr"},
+    {"max_similarity": 0.4},
+    {"first": "isolated", "method": "maxmin"},
+    {"num_seed": 7, "method": "maxmin"},
+    {"picks_per_step": 4},
+]
+
+
+@pytest.mark.parametrize("kept", [0, 0.02])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_gpu_picks_what_the_cpu_picks(options, kept):
     scores, keys = tokens(4, 300, dim=64)
     keys = keys.mul(4).round()  # small integers, whose dot products are exact
-    valid, must_keep = torch.rand(4, 300, device="cuda") < 0.9, None
-    must_keep = valid & (torch.rand(4, 300, device="cuda") < 0.02)
+    valid = torch.rand(4, 300, device="cuda") < 0.9
+    must_keep = valid & (torch.rand(4, 300, device="cuda") < kept)
     got = zk.select(scores, keys, 60, must_keep, valid, sort=False, **options)
     want = zk.select(
         *(t.cpu() for t in (scores, keys)), 60, must_keep.cpu(), valid.cpu(), sort=False, **options
     )
     assert torch.equal(got.cpu(), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_centred_keys_are_those_minus_their_mean(dtype):
+    scores, keys = tokens(256, dim=100, dtype=dtype)
+    keys = keys.mul(4).round()  # the mean of 256 integers is exact
+    centred = keys.float() - keys.float().mean(0)
+    got = zk.select(scores, keys, 60, centre=True, sort=False)
+    assert torch.equal(got, zk.select(scores, centred, 60, sort=False))
 
 
 @pytest.mark.parametrize("images", [1, 3, 200])
@@ -98,7 +117,7 @@ def test_no_synchronisation():
     offsets = [torch.tensor(o, dtype=torch.int32, device="cuda") for o in ([0, 577], [0, 64])]
     torch.cuda.set_sync_debug_mode("error")
     try:
-        zk.select(scores, keys, 64, valid=scores > 0.1)
+        zk.select(scores, keys, 64, valid=scores > 0.1, first="isolated", centre=True)
         zk.select_varlen(scores, keys, *offsets, 64)
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -138,9 +157,9 @@ def test_masks_that_ask_for_too_much():
 
 def test_what_the_kernel_has_not_runs_as_the_reference_with_a_warning():
     scores, keys = tokens(100, dim=64)
-    with pytest.warns(UserWarning, match="PyTorch reference, not CUDA: its kernel has no centre"):
-        got = zk.select(scores, keys, 20, centre=True)
-    assert torch.equal(got, reference.select(scores, keys, 20, centre=True))
+    with pytest.warns(UserWarning, match="PyTorch reference, not CUDA: its kernel has no picks_p"):
+        got = zk.select(scores, keys, 20, picks_per_step=65)
+    assert torch.equal(got, reference.select(scores, keys, 20, picks_per_step=65))
 
 
 FAMILY = [

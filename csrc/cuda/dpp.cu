@@ -35,7 +35,12 @@ struct Greedy<Volume> {
   }
 
   __device__ void begin(const SelectArguments&, const Image&) {}
-  __device__ void begin_round(int picks) { selected = picks; }
+  __device__ void rank_for(int) {}
+  __device__ int begin_round(int picks, int left) {
+    selected = picks;
+    return left;
+  }
+  __device__ int step() const { return 1; }
 
   __device__ State start(const SelectArguments& arguments, const Image& image, int i,
                          bool has_direction) const {

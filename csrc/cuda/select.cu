@@ -18,6 +18,8 @@ struct Greedy<Redundancy> {
   float* weight = nullptr;   // [total_tokens]
   float* nearest = nullptr;  // [total_tokens]
   float low = 0, high = 0;   // of the image's scores
+  int seeds = 0;             // that many picks go by weight: kept tokens, seeds, or a first one
+  bool by_weight = false;
 
   void lay_out(Arena& arena, const SelectArguments& arguments, const SelectPlan& plan) {
     if (arguments.keys != nullptr) pairs = arena.take<Pair>(int64_t{plan.groups} * kBlock * kBlock);
@@ -25,15 +27,16 @@ struct Greedy<Redundancy> {
     nearest = arena.take<float>(arguments.total_tokens);
   }
 
-  // Finds the lowest and the highest score that count, in every thread block: reading all scores
-  // costs less than a barrier.
+  // Finds the lowest and the highest score that count, and the number of kept tokens, in every
+  // thread block: reading all scores costs less than a barrier.
   __device__ void begin(const SelectArguments& arguments, const Image& image) {
-    if (!compares_tokens(rule.method)) return;
+    if (arguments.keys == nullptr) return;
     Shared& s = shared();
-    uint32_t lowest = 0xffffffffu, highest = 0;
+    uint32_t lowest = 0xffffffffu, highest = 0, kept = 0;
 #pragma unroll 4
     for (int i = static_cast<int>(threadIdx.x); i < image.tokens; i += kThreads) {
       const float score = load_score(arguments, image.start + i);
+      kept += first_class(arguments, image.start + i) == Candidate::must_keep;
       if (is_nan(score) || !usable(arguments, image.start + i)) continue;
       const uint32_t order = ordered_bits(finite_score(score));
       lowest = min(lowest, order);
@@ -41,20 +44,33 @@ struct Greedy<Redundancy> {
     }
     lowest = __reduce_min_sync(kAllLanes, lowest);
     highest = __reduce_max_sync(kAllLanes, highest);
+    kept = __reduce_add_sync(kAllLanes, kept);
     if (lane() == 0) {
+      s.warp_total[warp()] = kept;
       s.warp_low[warp()] = lowest;
       s.warp_high[warp()] = highest;
     }
     __syncthreads();
+    kept = 0;
     for (int w = 0; w < kWarps; ++w) {
       lowest = min(lowest, s.warp_low[w]);
       highest = max(highest, s.warp_high[w]);
+      kept += s.warp_total[w];
     }
     low = ordered_float(lowest);
     high = ordered_float(highest);
+    const int after_kept = static_cast<int>(min(rule.num_seed, int64_t{image.keep}));
+    seeds = static_cast<int>(kept) + (kept > 0 ? after_kept : max(after_kept, 1));
+    rank_for(0);
   }
 
-  __device__ void begin_round(int) {}
+  __device__ void rank_for(int selected) { by_weight = selected < seeds; }
+
+  __device__ int begin_round(int selected, int left) const {
+    return by_weight ? min(left, seeds - selected) : left;
+  }
+
+  __device__ int step() const { return by_weight || pairs == nullptr ? 1 : rule.picks_per_step; }
 
   __device__ State start(const SelectArguments& arguments, const Image& image, int i, bool) const {
     float value = finite_score(load_score(arguments, image.start + i));
@@ -78,7 +94,8 @@ struct Greedy<Redundancy> {
     if (candidate == Candidate::free && rule.max_similarity < 1 &&
         state.nearest > rule.max_similarity)
       candidate = Candidate::blocked;
-    const float gain = selection_gain(rule.method, rule.tradeoff, state.weight, state.nearest);
+    float gain = state.weight;
+    if (!by_weight) gain = selection_gain(rule.method, rule.tradeoff, gain, state.nearest);
     return pack_rank(candidate, gain, rank_index(rank));
   }
 

@@ -7,7 +7,9 @@
 //   kGainsRiseOnce  whether a gain may be higher after the first pick than before it
 //   void lay_out(Arena&, const SelectArguments&, const SelectPlan&): its part of the workspace
 //   void begin(const SelectArguments&, const Image&): by all threads of a block, for each image
-//   void begin_round(int selected)
+//   void rank_for(int selected): from here on, ranks are for the next pick after so many
+//   int begin_round(int selected, int left): how many of the picks left the round may make
+//   int step(): how many picks are made before any of them changes a gain
 //   State start(const SelectArguments&, const Image&, int i, bool has_direction)
 //   State load(int64_t token), void store(int64_t token, const State&)
 //   uint64_t rank(uint64_t rank, const State&): the rank anew, of the same token
@@ -62,8 +64,8 @@ __device__ void relate_candidates(int count, const Objective& objective, const K
 }
 
 // Greedy among the candidates, by one warp: a pick is two warp reductions and a column of pairs.
-// Stops where a token that is not a candidate might be better. Every thread block of the group
-// makes the same picks, which costs less than one making them and a barrier.
+// Stops before a step in which a token that is not a candidate might be better. Every thread block
+// of the group makes the same picks, which costs less than one making them and a barrier.
 template <typename Objective>
 __device__ void pick_among(const Candidates& round, int most, bool interact,
                            const Objective& objective, const Image& image) {
@@ -88,8 +90,9 @@ __device__ void pick_among(const Candidates& round, int most, bool interact,
       rank[slot] = a < round.count ? s.candidate[a] : 0;
       state[slot] = objective.load(image.start + (a < round.count ? rank_index(rank[slot]) : 0));
     }
-    int picks = 0;
-    for (; picks < most; ++picks) {
+    const int step = objective.step();
+    int made = 0;  // picks of whole steps
+    for (int picks = 0; picks < most; ++picks) {
       uint64_t best = rank[0];
       int own = lane();
 #pragma unroll
@@ -105,15 +108,22 @@ __device__ void pick_among(const Candidates& round, int most, bool interact,
       if (lane() == 0) s.pick[picks] = pick;
       objective.publish(state, pick, picks);
 #pragma unroll
+      for (int slot = 0; slot < kSlots; ++slot)
+        if (slot * 32 + lane() == pick) rank[slot] = 0;
+      if (picks + 1 < min(made + step, most)) continue;
+      if (step > 1) __syncwarp();  // s.pick
+#pragma unroll
       for (int slot = 0; slot < kSlots; ++slot) {
-        const int a = slot * 32 + lane();
-        if (a == pick) rank[slot] = 0;
         if (!interact || rank[slot] == 0) continue;
+        const int a = slot * 32 + lane();
+        for (int number = made; number < picks; ++number)
+          objective.lower(state[slot], pairs, a, s.pick[number], number);
         objective.lower(state[slot], pairs, a, pick, picks);
         rank[slot] = objective.rank(rank[slot], state[slot]);
       }
+      made = picks + 1;
     }
-    if (lane() == 0) s.picks = picks;
+    if (lane() == 0) s.picks = made;
   }
   __syncthreads();
 }

@@ -22,22 +22,16 @@ __device__ inline Image find_image(const SelectArguments& arguments, const Selec
   image.group = group;
   image.arrivals = work.arrivals + group;
   image.partial = work.partial + group * plan.chunks * plan.split_rows * kBlock;
+  const Span span = tokens_of(arguments, number);
+  image.start = span.start;
+  image.tokens = span.tokens;
   if (arguments.cu_tokens == nullptr) {
-    image.start = number * arguments.tokens;
-    image.tokens = static_cast<int>(arguments.tokens);
     image.output = number * arguments.keep;
     image.keep = static_cast<int>(arguments.keep);
     image.rows = group * arguments.tokens;
     return image;
   }
-  // Offsets cannot be checked without a synchronisation; wrong ones must not lead out of memory.
-  const auto within = [](int64_t offset, int64_t last) {
-    return min(max(offset, int64_t{0}), last);
-  };
-  const int64_t tokens = arguments.total_tokens, picks = arguments.total_keep;
-  image.start = within(arguments.cu_tokens[number], tokens);
-  image.tokens = static_cast<int>(
-      max(within(arguments.cu_tokens[number + 1], tokens) - image.start, int64_t{0}));
+  const int64_t picks = arguments.total_keep;
   image.output = within(arguments.cu_keep[number], picks);
   image.keep = static_cast<int>(
       min(max(within(arguments.cu_keep[number + 1], picks) - image.output, int64_t{0}),
@@ -89,28 +83,29 @@ __global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArgumen
     const bool in_order = image.member == 0 && !arguments.sort;  // writes picks as they are made
     int first = 0;
     objective.begin(arguments, image);
-    int selected = start_image(arguments, objective, keys, image, work, first);
+    const bool split = image.tokens <= plan.split_rows;
+    int selected = start_image(arguments, objective, keys, image, work, split, first);
     if (in_order && threadIdx.x == 0 && selected == 1)
       arguments.indices[image.output] = origin + first;
     while (selected < image.keep) {
-      const int left = image.keep - selected;
-      objective.begin_round(selected);
-      const Candidates round = choose_candidates(image, work, min(image.block, 3 * left + 8));
+      const int most = objective.begin_round(selected, image.keep - selected);
+      const Candidates round = choose_candidates(image, work, min(image.block, 3 * most + 8));
       if (compare) {
-        compute_products(keys, image, work, round.count, image.tokens <= plan.split_rows);
+        compute_products(keys, image, work, round.count, split);
         group_barrier(image.arrivals, image.members);
       }
       if (interact) {
         relate_candidates(round.count, objective, keys, image, work);
         group_barrier(image.arrivals, image.members);
       }
-      pick_among(round, left, interact, objective, image);
+      pick_among(round, most, interact, objective, image);
       const Shared& s = shared();
       if (in_order)
         for (int i = static_cast<int>(threadIdx.x); i < s.picks; i += kThreads)
           arguments.indices[image.output + selected + i] =
               origin + rank_index(s.candidate[s.pick[i]]);
       selected += s.picks;
+      objective.rank_for(selected);
       update_tokens(interact && selected < image.keep, objective, keys, image, work);
       group_barrier(image.arrivals, image.members);
     }

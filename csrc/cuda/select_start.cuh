@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/select_keys.cuh"
+#include "cuda/select_similarity.cuh"
 #include "cuda/select_state.cuh"
 
 namespace zoprune::cuda {
@@ -28,20 +29,77 @@ __device__ inline Candidate first_class(const SelectArguments& arguments, int64_
   return is_nan(load_score(arguments, token)) ? Candidate::nan : Candidate::free;
 }
 
+// The largest of all threads' ranks.
+__device__ inline uint64_t block_max(uint64_t rank) {
+  Shared& s = shared();
+  rank = warp_max(rank);
+  if (lane() == 0) s.warp_bound[warp()] = rank;
+  __syncthreads();
+  for (int w = 0; w < kWarps; ++w) rank = max(rank, s.warp_bound[w]);
+  return rank;
+}
+
 // The rank of the best token, by every thread block for itself.
 template <typename Objective>
 __device__ uint64_t best_rank(const SelectArguments& arguments, const Objective& objective,
                               const Image& image) {
-  Shared& s = shared();
   uint64_t best = 0;
   for (int i = static_cast<int>(threadIdx.x); i < image.tokens; i += kThreads) {
     const uint64_t rank = pack_rank(first_class(arguments, image.start + i), 0, i);
     best = max(best, objective.rank(rank, objective.start(arguments, image, i, true)));
   }
-  best = warp_max(best);
-  if (lane() == 0) s.warp_bound[warp()] = best;
-  __syncthreads();
-  for (int w = 0; w < kWarps; ++w) best = max(best, s.warp_bound[w]);
+  return block_max(best);
+}
+
+// The rank of the candidate whose nearest neighbor among the candidates is farthest. All of an
+// image's dot products, a block of columns at a time; `nearest` [total_tokens] is overwritten.
+template <DType type>
+__device__ uint64_t most_isolated(const SelectArguments& arguments, const Keys<type>& keys,
+                                  const Image& image, const Workspace& work, bool split,
+                                  float* nearest) {
+  Shared& s = shared();
+  const auto is_candidate = [&](int i) {
+    return first_class(arguments, image.start + i) == Candidate::free;
+  };
+  for (int i = image.first_own(); i < image.tokens; i += image.stride()) {
+    const int64_t token = image.start + i;
+    const float inverse = inverse_norm(moments(keys, token, token).aa);
+    if (lane() != 0) continue;
+    work.inverse_norm[token] = inverse;
+    nearest[token] = -1;
+  }
+  group_barrier(image.arrivals, image.members);
+  for (int begin = 0; begin < image.tokens; begin += image.block) {
+    const int columns = min(image.block, image.tokens - begin);
+    for (int b = static_cast<int>(threadIdx.x); b < columns; b += kThreads) {
+      s.candidate[b] = pack_rank(Candidate::free, 0, begin + b);
+      s.inverse_norm[b] = load_fresh(work.inverse_norm + image.start + begin + b);
+    }
+    __syncthreads();
+    compute_products(keys, image, work, columns, split);
+    group_barrier(image.arrivals, image.members);
+    for (int i = image.first_own(); i < image.tokens; i += image.stride()) {
+      if (!is_candidate(i)) continue;
+      const int64_t token = image.start + i;
+      const float inverse = load_fresh(work.inverse_norm + token);
+      float largest = load_fresh(nearest + token);
+      for (int b = lane(); b < columns; b += 32) {
+        if (begin + b == i || !is_candidate(begin + b)) continue;
+        const float dot = load_fresh(work.products + (image.rows + i) * kBlock + b);
+        largest = fmaxf(
+            largest, cosine(keys, token, image.start + begin + b, dot, inverse, s.inverse_norm[b]));
+      }
+      largest = warp_max(largest);
+      if (lane() == 0) nearest[token] = largest;
+    }
+    group_barrier(image.arrivals, image.members);  // before the products are overwritten
+  }
+  uint64_t best = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < image.tokens; i += kThreads)
+    if (is_candidate(i))
+      best = max(best, pack_rank(Candidate::free, -load_fresh(nearest + image.start + i), i));
+  best = block_max(best);
+  group_barrier(image.arrivals, image.members);  // `nearest` has been read by all
   return best;
 }
 
@@ -50,16 +108,19 @@ __device__ uint64_t best_rank(const SelectArguments& arguments, const Objective&
 // the norms, of one pass over the keys. Returns how many tokens are selected, 0 or 1, and their
 // position in `first`.
 template <DType type, typename Objective>
-__device__ int start_image(const SelectArguments& arguments, const Objective& objective,
+__device__ int start_image(const SelectArguments& arguments, Objective& objective,
                            const Keys<type>& keys, const Image& image, const Workspace& work,
-                           int& first) {
+                           bool split, int& first) {
   const bool compare = arguments.keys != nullptr;
   bool pick = false;
   if constexpr (Objective::kGainsRiseOnce) {
     if (compare) {
-      const uint64_t best = best_rank(arguments, objective, image);
+      uint64_t best = best_rank(arguments, objective, image);
+      if (objective.rule.isolated_first && rank_class(best) == Candidate::free)
+        best = most_isolated(arguments, keys, image, work, split, objective.nearest);
       pick = rank_class(best) != Candidate::must_keep;
       first = static_cast<int>(rank_index(best));
+      objective.rank_for(pick);
     }
   }
   for (int i = image.first_own(); i < image.tokens; i += image.stride()) {

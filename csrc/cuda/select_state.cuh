@@ -74,6 +74,25 @@ class Arena {
   size_t size_ = 0;
 };
 
+// The tokens of an image among all.
+struct Span {
+  int64_t start;
+  int tokens;
+};
+
+// Offsets cannot be checked without a synchronisation; wrong ones must not lead out of memory.
+__device__ inline int64_t within(int64_t offset, int64_t last) {
+  return min(max(offset, int64_t{0}), last);
+}
+
+__device__ inline Span tokens_of(const SelectArguments& arguments, int64_t image) {
+  if (arguments.cu_tokens == nullptr)
+    return {image * arguments.tokens, static_cast<int>(arguments.tokens)};
+  const int64_t start = within(arguments.cu_tokens[image], arguments.total_tokens);
+  const int64_t end = within(arguments.cu_tokens[image + 1], arguments.total_tokens);
+  return {start, static_cast<int>(max(end - start, int64_t{0}))};
+}
+
 // One for each token, in the workspace. Only the warp that owns a token writes its entries.
 struct Workspace {
   uint64_t* rank;       // [total_tokens]

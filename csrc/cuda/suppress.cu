@@ -26,7 +26,9 @@ struct Greedy<Suppression> {
   __device__ void begin(const SelectArguments& arguments, const Image&) {
     if (arguments.keys == nullptr) rule.threshold = -2;  // whatever is near is close
   }
-  __device__ void begin_round(int) {}
+  __device__ void rank_for(int) {}
+  __device__ int begin_round(int, int left) const { return left; }
+  __device__ int step() const { return 1; }
 
   __device__ State start(const SelectArguments& arguments, const Image& image, int i, bool) const {
     return {finite_score(load_score(arguments, image.start + i)), false};

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda/centre.h"
 #include "cuda/select.h"
 
 namespace {
@@ -73,6 +74,10 @@ int main(int count, char** arguments) {
     const auto objective = number();  // 0: select, 1: select_suppress, 2: select_dpp
     zoprune::cuda::Redundancy redundancy;
     redundancy.method = static_cast<zoprune::Method>(number());
+    redundancy.isolated_first = number() != 0;
+    redundancy.num_seed = number();
+    redundancy.picks_per_step = static_cast<int>(number());
+    const bool centre = number() != 0;
     zoprune::cuda::Suppression suppression;
     suppression.rule = static_cast<zoprune::Rule>(number());
     suppression.axes = static_cast<int>(number());
@@ -109,6 +114,17 @@ int main(int count, char** arguments) {
     }
     if (suppression.axes > 0) suppression.positions = reinterpret_cast<float*>(positions.get());
     select.indices = picked.get();
+    std::unique_ptr<char[]> centred, counted;
+    if (centre && has_keys) {
+      centred.reset(new char[tokens * static_cast<size_t>(select.dim) * sizeof(float)]);
+      counted.reset(new char[tokens]);
+      const std::string error =
+          zoprune::cuda::centre_keys(select, reinterpret_cast<float*>(centred.get()),
+                                     reinterpret_cast<bool*>(counted.get()), nullptr);
+      if (!error.empty()) shim::fail(error.c_str());
+      select.keys = centred.get();
+      select.key_dtype = DType::float32;
+    }
     const size_t withheld = plant == "workspace" ? 16 : 0;
     if (objective == 0) run(select, redundancy, device, withheld);
     if (objective == 1) run(select, suppression, device, withheld);

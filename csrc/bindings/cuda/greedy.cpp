@@ -4,6 +4,8 @@
 
 #include <stdexcept>
 
+#include "cuda/centre.h"
+
 namespace zoprune {
 namespace {
 
@@ -91,6 +93,17 @@ const T* CudaCall::keep(const Tensor& tensor) {
 
 const float* CudaCall::floats(const std::optional<Tensor>& tensor) {
   return tensor ? keep<float>(torch::stable::to(*tensor, ScalarType::Float)) : nullptr;
+}
+
+void CudaCall::centre() {
+  alive_.push_back(torch::stable::new_empty(indices_, {arguments_.total_tokens, arguments_.dim},
+                                            ScalarType::Float));
+  auto* const centred = alive_.back().mutable_data_ptr<float>();
+  alive_.push_back(torch::stable::new_empty(indices_, {arguments_.total_tokens}, ScalarType::Bool));
+  auto* const counted = alive_.back().mutable_data_ptr<bool>();
+  check(cuda::centre_keys(arguments_, centred, counted, stream()));
+  arguments_.keys = centred;
+  arguments_.key_dtype = cuda::DType::float32;
 }
 
 void CudaCall::check(const std::string& error) const {

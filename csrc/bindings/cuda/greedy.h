@@ -34,6 +34,9 @@ class CudaCall {
   // Contiguous in float32, alive as long as the call; null where there is none.
   const float* floats(const std::optional<Tensor>& tensor);
 
+  // Compares keys minus their mean from here on.
+  void centre();
+
   // The indices of the picks.
   template <typename Objective>
   Tensor run(const Objective& objective) {

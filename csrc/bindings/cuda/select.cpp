@@ -9,16 +9,24 @@ namespace {
 
 // Why the kernel cannot serve a call; empty where it can.
 std::string why_not(const SelectOptions& options, const Tensor& scores) {
-  if (options.first != "score") return concat("its kernel has no first='", options.first, "'");
-  if (options.num_seed != 0) return "its kernel has no num_seed";
-  if (options.centre) return "its kernel has no centre";
-  if (options.picks_per_step != 1) return "its kernel has no picks_per_step";
+  if (options.picks_per_step > cuda::kMostPicksPerStep)
+    return concat("its kernel has no picks_per_step above ", cuda::kMostPicksPerStep);
   return why_not_on(scores);
 }
 
 cuda::Redundancy redundancy(const SelectOptions& options) {
-  return {method_of(options), static_cast<float>(options.max_similarity),
-          static_cast<float>(options.tradeoff), static_cast<uint64_t>(options.seed)};
+  return {method_of(options),
+          static_cast<float>(options.max_similarity),
+          static_cast<float>(options.tradeoff),
+          static_cast<uint64_t>(options.seed),
+          options.first == "isolated",
+          options.num_seed,
+          static_cast<int>(options.picks_per_step)};
+}
+
+Tensor pick(CudaCall call, const SelectOptions& options) {
+  if (options.centre && options.needs_keys()) call.centre();
+  return call.run(redundancy(options));
 }
 
 Tensor select_cuda(Tensor scores, std::optional<Tensor> keys, int64_t k,
@@ -32,8 +40,7 @@ Tensor select_cuda(Tensor scores, std::optional<Tensor> keys, int64_t k,
     return run_reference("select", reason, scores, keys, k, must_keep, valid, method,
                          max_similarity, sort, tradeoff, first, num_seed, centre, picks_per_step);
   if (!options.needs_keys()) keys.reset();
-  return CudaCall("select", {scores, keys, {}, {}, must_keep, valid}, sort, k)
-      .run(redundancy(options));
+  return pick(CudaCall("select", {scores, keys, {}, {}, must_keep, valid}, sort, k), options);
 }
 
 Tensor select_varlen_cuda(Tensor scores, std::optional<Tensor> keys, Tensor cu_tokens,
@@ -51,8 +58,8 @@ Tensor select_varlen_cuda(Tensor scores, std::optional<Tensor> keys, Tensor cu_t
                          centre, picks_per_step);
   if (!options.needs_keys()) keys.reset();
   const Packing packing{cu_tokens, cu_keep, total_keep};
-  return CudaCall("select_varlen", {scores, keys, {}, {}, must_keep, valid}, sort, packing)
-      .run(redundancy(options));
+  return pick(CudaCall("select_varlen", {scores, keys, {}, {}, must_keep, valid}, sort, packing),
+              options);
 }
 
 }  // namespace
