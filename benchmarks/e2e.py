@@ -1,7 +1,7 @@
 """A whole model on a prompt: time to first token, throughput and peak memory, four ways.
 
     python -m benchmarks.e2e                  # this CPU: 2 of 32 language layers, some of the grid
-    python -m benchmarks.e2e --full           # the whole grid, about half an hour on two cores
+    python -m benchmarks.e2e --full           # the whole grid, about forty minutes on two cores
     python -m benchmarks.e2e --device cuda    # a GPU: all layers, the whole grid
 
 The variants run in turns (``e2e_variants``) on real architectures with random weights

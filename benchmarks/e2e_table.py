@@ -69,8 +69,9 @@ def markdown(about: Row, setting: Row, rows: Sequence[Row]) -> str:
         f"{setting['transformers']}, {setting['dtype']}, {setting['layers']} of 32 language "
         f"layers, {about['date'][:10]}:",
         "",
-        "| model | batch | kept | first token, over the oracle's | faster than unpruned "
-        "| than the paper's | tokens/s over unpruned | peak: unpruned, oracle, ours, paper |",
+        "| model | batch | kept | first token, over the oracle's (in a round) "
+        "| faster than unpruned | than the paper's | tokens/s over unpruned "
+        "| peak: unpruned, oracle, ours, paper |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -78,7 +79,8 @@ def markdown(about: Row, setting: Row, rows: Sequence[Row]) -> str:
         if "refused" in row:
             cells += [f"refused: {row['refused']}", "", "", "", ""]
         else:
-            cells += [f"{row['over_oracle']['ratio'] - 1:+.1%}"]
+            median, low, high = (row["over_oracle"][n] - 1 for n in ("ratio", "lowest", "highest"))
+            cells += [f"{median:+.1%} ({low:+.0%} to {high:+.0%})"]
             if on_gpu:
                 cells[-1] += f", {row['first_token_seconds']['ours'] * 1e3:.1f} ms"
             cells += [f"{times_faster(row, other):.3g}x" for other in ("unpruned", "paper")]

@@ -94,12 +94,14 @@ def test_tables_show_what_was_measured():
     row["peak_mib"] = dict(unpruned=100.0, oracle=20.0, ours=30.0, paper=40.0)
     setting = dataclasses.asdict(SETTING)
     cpu = {"machine": ABOUT, "setting": setting, "rows": [row]}
-    text = "| LLaVA-1.5 | 1 | 64 of 576 | +2.1% | 3x | 12x | 2x | 100, 20, 30, 40 MiB |"
+    text = (
+        "| LLaVA-1.5 | 1 | 64 of 576 | +2.1% (+0% to +4%) | 3x | 12x | 2x | 100, 20, 30, 40 MiB |"
+    )
     assert text in e2e_table.document([cpu], [])
     assert e2e_table.verdict(setting, [row]).endswith("yes, at most +2.1%")
     measured = {"setting": setting | {"device": "cuda"}, "rows": [row]}
     parts = {"e2e": {"status": "ok", "seconds": 1.0, "output": "", "e2e": measured}}
     report = gpu_report.merge({}, parts, ABOUT | {"commit": "abc"})
-    assert "+2.1%, 1000.0 ms" in e2e_table.document([], [report])
+    assert "+2.1% (+0% to +4%), 1000.0 ms" in e2e_table.document([], [report])
     assert "first token within 3% of the oracle's: yes" in gpu_report.table(report)
     assert e2e_table.document([], [{"machine": ABOUT}]) == "Not measured yet."
