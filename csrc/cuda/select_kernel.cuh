@@ -83,16 +83,31 @@ __global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArgumen
     const bool in_order = image.member == 0 && !arguments.sort;  // writes picks as they are made
     int first = 0;
     objective.begin(arguments, image);
-    const bool split = image.tokens <= plan.split_rows;
-    int selected = start_image(arguments, objective, keys, image, work, split, first);
-    if (in_order && threadIdx.x == 0 && selected == 1)
-      arguments.indices[image.output] = origin + first;
+    // Columns of all dot products that have been seen, where those decide the first pick.
+    int column = prepare_isolation(arguments, objective, keys, image, work) ? 0 : image.tokens;
+    int selected = -1;  // -1: not started
     while (selected < image.keep) {
-      const int most = objective.begin_round(selected, image.keep - selected);
-      const Candidates round = choose_candidates(image, work, min(image.block, 3 * most + 8));
-      if (compare) {
-        compute_products(keys, image, work, round.count, split);
+      const bool isolating = Greedy<Objective>::kGainsRiseOnce && column < image.tokens;
+      if (!isolating && selected < 0) {
+        selected = start_image(arguments, objective, keys, image, work, first);
+        if (in_order && threadIdx.x == 0 && selected == 1)
+          arguments.indices[image.output] = origin + first;
+        continue;
+      }
+      const int most = isolating ? 0 : objective.begin_round(selected, image.keep - selected);
+      const Candidates round = isolating
+                                   ? take_columns(image, work, column)
+                                   : choose_candidates(image, work, min(image.block, 3 * most + 8));
+      if (compare) {  // in one place for both: it is most of the kernel's code
+        compute_products(keys, image, work, round.count, image.tokens <= plan.split_rows);
         group_barrier(image.arrivals, image.members);
+      }
+      if constexpr (Greedy<Objective>::kGainsRiseOnce) {
+        if (isolating) {
+          raise_nearest(arguments, keys, image, work, column, round.count, objective.nearest);
+          column += round.count;
+          continue;
+        }
       }
       if (interact) {
         relate_candidates(round.count, objective, keys, image, work);

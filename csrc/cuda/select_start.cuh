@@ -2,8 +2,8 @@
 // first pick.
 #pragma once
 
+#include "cuda/select_candidates.cuh"
 #include "cuda/select_keys.cuh"
-#include "cuda/select_similarity.cuh"
 #include "cuda/select_state.cuh"
 
 namespace zoprune::cuda {
@@ -51,52 +51,75 @@ __device__ uint64_t best_rank(const SelectArguments& arguments, const Objective&
   return block_max(best);
 }
 
-// The rank of the candidate whose nearest neighbor among the candidates is farthest. All of an
-// image's dot products, a block of columns at a time; `nearest` [total_tokens] is overwritten.
-template <DType type>
-__device__ uint64_t most_isolated(const SelectArguments& arguments, const Keys<type>& keys,
-                                  const Image& image, const Workspace& work, bool split,
-                                  float* nearest) {
-  Shared& s = shared();
-  const auto is_candidate = [&](int i) {
-    return first_class(arguments, image.start + i) == Candidate::free;
-  };
-  for (int i = image.first_own(); i < image.tokens; i += image.stride()) {
-    const int64_t token = image.start + i;
-    const float inverse = inverse_norm(moments(keys, token, token).aa);
-    if (lane() != 0) continue;
-    work.inverse_norm[token] = inverse;
-    nearest[token] = -1;
-  }
-  group_barrier(image.arrivals, image.members);
-  for (int begin = 0; begin < image.tokens; begin += image.block) {
-    const int columns = min(image.block, image.tokens - begin);
-    for (int b = static_cast<int>(threadIdx.x); b < columns; b += kThreads) {
-      s.candidate[b] = pack_rank(Candidate::free, 0, begin + b);
-      s.inverse_norm[b] = load_fresh(work.inverse_norm + image.start + begin + b);
-    }
-    __syncthreads();
-    compute_products(keys, image, work, columns, split);
-    group_barrier(image.arrivals, image.members);
+// The first pick may be the candidate whose nearest neighbor among the candidates is farthest.
+// That takes all of an image's dot products, a block of columns at a time, before the first round:
+// prepare_isolation, then for each block take_columns and, with its products, raise_nearest.
+
+__device__ inline bool is_candidate(const SelectArguments& arguments, const Image& image, int i) {
+  return first_class(arguments, image.start + i) == Candidate::free;
+}
+
+// Norms, and `nearest` [total_tokens] below all cosines. Whether there is a search to be made.
+template <DType type, typename Objective>
+__device__ bool prepare_isolation(const SelectArguments& arguments, const Objective& objective,
+                                  const Keys<type>& keys, const Image& image,
+                                  const Workspace& work) {
+  if constexpr (Objective::kGainsRiseOnce) {
+    if (!objective.rule.isolated_first || arguments.keys == nullptr) return false;
+    if (rank_class(best_rank(arguments, objective, image)) != Candidate::free) return false;
     for (int i = image.first_own(); i < image.tokens; i += image.stride()) {
-      if (!is_candidate(i)) continue;
       const int64_t token = image.start + i;
-      const float inverse = load_fresh(work.inverse_norm + token);
-      float largest = load_fresh(nearest + token);
-      for (int b = lane(); b < columns; b += 32) {
-        if (begin + b == i || !is_candidate(begin + b)) continue;
-        const float dot = load_fresh(work.products + (image.rows + i) * kBlock + b);
-        largest = fmaxf(
-            largest, cosine(keys, token, image.start + begin + b, dot, inverse, s.inverse_norm[b]));
-      }
-      largest = warp_max(largest);
-      if (lane() == 0) nearest[token] = largest;
+      const float inverse = inverse_norm(moments(keys, token, token).aa);
+      if (lane() != 0) continue;
+      work.inverse_norm[token] = inverse;
+      objective.nearest[token] = -1;
     }
-    group_barrier(image.arrivals, image.members);  // before the products are overwritten
+    group_barrier(image.arrivals, image.members);
+    return true;
   }
+  return false;
+}
+
+// The tokens from `begin` on as columns, whatever their rank.
+__device__ inline Candidates take_columns(const Image& image, const Workspace& work, int begin) {
+  Shared& s = shared();
+  const int columns = min(image.block, image.tokens - begin);
+  for (int b = static_cast<int>(threadIdx.x); b < columns; b += kThreads) {
+    s.candidate[b] = pack_rank(Candidate::free, 0, begin + b);
+    s.inverse_norm[b] = load_fresh(work.inverse_norm + image.start + begin + b);
+  }
+  __syncthreads();
+  return {columns, 0};
+}
+
+// Raises `nearest` by the cosines to the columns from `begin` on.
+template <DType type>
+__device__ void raise_nearest(const SelectArguments& arguments, const Keys<type>& keys,
+                              const Image& image, const Workspace& work, int begin, int columns,
+                              float* nearest) {
+  const Shared& s = shared();
+  for (int i = image.first_own(); i < image.tokens; i += image.stride()) {
+    if (!is_candidate(arguments, image, i)) continue;
+    const int64_t token = image.start + i;
+    const float inverse = load_fresh(work.inverse_norm + token);
+    float largest = load_fresh(nearest + token);
+    for (int b = lane(); b < columns; b += 32) {
+      if (begin + b == i || !is_candidate(arguments, image, begin + b)) continue;
+      const float dot = load_fresh(work.products + (image.rows + i) * kBlock + b);
+      largest = fmaxf(
+          largest, cosine(keys, token, image.start + begin + b, dot, inverse, s.inverse_norm[b]));
+    }
+    largest = warp_max(largest);
+    if (lane() == 0) nearest[token] = largest;
+  }
+  group_barrier(image.arrivals, image.members);  // before the products are overwritten
+}
+
+__device__ inline uint64_t most_isolated(const SelectArguments& arguments, const Image& image,
+                                         const float* nearest) {
   uint64_t best = 0;
   for (int i = static_cast<int>(threadIdx.x); i < image.tokens; i += kThreads)
-    if (is_candidate(i))
+    if (is_candidate(arguments, image, i))
       best = max(best, pack_rank(Candidate::free, -load_fresh(nearest + image.start + i), i));
   best = block_max(best);
   group_barrier(image.arrivals, image.members);  // `nearest` has been read by all
@@ -110,14 +133,14 @@ __device__ uint64_t most_isolated(const SelectArguments& arguments, const Keys<t
 template <DType type, typename Objective>
 __device__ int start_image(const SelectArguments& arguments, Objective& objective,
                            const Keys<type>& keys, const Image& image, const Workspace& work,
-                           bool split, int& first) {
+                           int& first) {
   const bool compare = arguments.keys != nullptr;
   bool pick = false;
   if constexpr (Objective::kGainsRiseOnce) {
     if (compare) {
       uint64_t best = best_rank(arguments, objective, image);
       if (objective.rule.isolated_first && rank_class(best) == Candidate::free)
-        best = most_isolated(arguments, keys, image, work, split, objective.nearest);
+        best = most_isolated(arguments, image, objective.nearest);
       pick = rank_class(best) != Candidate::must_keep;
       first = static_cast<int>(rank_index(best));
       objective.rank_for(pick);
