@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import triton
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+# An instruction's name without its modifiers, behind its address and predicate.
+_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@\S+ )?([A-Z0-9]+)", re.MULTILINE)
 # Matrix instructions of Ampere, Hopper and Blackwell (fp16/bf16/tf32).
-_TENSOR_CORE = re.compile(r"\b(?:HMMA|HGMMA|UTCHMMA|UTCQMMA)\b")
-_TMA = re.compile(r"\bUTMALDG\b")
-_SPILL = re.compile(r"\b(?:LDL|STL)\b")
+_TENSOR_CORE = ("HMMA", "HGMMA", "UTCHMMA", "UTCQMMA")
+_TMA = ("UTMALDG",)
+_SPILL = ("LDL", "STL")
 
 
 class Code(NamedTuple):
@@ -37,7 +40,8 @@ def count(usage: str, code: str) -> Code:
     """One kernel's resource usage and machine code in numbers."""
     registers = re.search(r"REG:(\d+)", usage)
     assert registers, usage
-    counts = (len(pattern.findall(code)) for pattern in (_SPILL, _TENSOR_CORE, _TMA))
+    found = Counter(_INSTRUCTION.findall(code))
+    counts = (sum(found[name] for name in names) for names in (_SPILL, _TENSOR_CORE, _TMA))
     return Code(int(registers[1]), *counts)
 
 

@@ -20,6 +20,7 @@ struct Greedy<Redundancy> {
   float low = 0, high = 0;   // of the image's scores
   int seeds = 0;             // that many picks go by weight: kept tokens, seeds, or a first one
   bool by_weight = false;
+  bool isolated_first = false;
 
   void lay_out(Arena& arena, const SelectArguments& arguments, const SelectPlan& plan) {
     if (arguments.keys != nullptr) pairs = arena.take<Pair>(int64_t{plan.groups} * kBlock * kBlock);
@@ -60,6 +61,7 @@ struct Greedy<Redundancy> {
     low = ordered_float(lowest);
     high = ordered_float(highest);
     const int after_kept = static_cast<int>(min(rule.num_seed, int64_t{image.keep}));
+    isolated_first = rule.isolated_first && kept == 0;
     seeds = static_cast<int>(kept) + (kept > 0 ? after_kept : max(after_kept, 1));
     rank_for(0);
   }

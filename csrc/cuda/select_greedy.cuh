@@ -116,6 +116,7 @@ __device__ void pick_among(const Candidates& round, int most, bool interact,
       for (int slot = 0; slot < kSlots; ++slot) {
         if (!interact || rank[slot] == 0) continue;
         const int a = slot * 32 + lane();
+#pragma unroll 1
         for (int number = made; number < picks; ++number)
           objective.lower(state[slot], pairs, a, s.pick[number], number);
         objective.lower(state[slot], pairs, a, pick, picks);

@@ -84,7 +84,7 @@ __global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArgumen
     int first = 0;
     objective.begin(arguments, image);
     // Columns of all dot products that have been seen, where those decide the first pick.
-    int column = prepare_isolation(arguments, objective, keys, image, work) ? 0 : image.tokens;
+    int column = prepare_isolation(objective, keys, image, work) ? 0 : image.tokens;
     int selected = -1;  // -1: not started
     while (selected < image.keep) {
       const bool isolating = Greedy<Objective>::kGainsRiseOnce && column < image.tokens;

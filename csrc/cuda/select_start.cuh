@@ -61,12 +61,10 @@ __device__ inline bool is_candidate(const SelectArguments& arguments, const Imag
 
 // Norms, and `nearest` [total_tokens] below all cosines. Whether there is a search to be made.
 template <DType type, typename Objective>
-__device__ bool prepare_isolation(const SelectArguments& arguments, const Objective& objective,
-                                  const Keys<type>& keys, const Image& image,
-                                  const Workspace& work) {
+__device__ bool prepare_isolation(const Objective& objective, const Keys<type>& keys,
+                                  const Image& image, const Workspace& work) {
   if constexpr (Objective::kGainsRiseOnce) {
-    if (!objective.rule.isolated_first || arguments.keys == nullptr) return false;
-    if (rank_class(best_rank(arguments, objective, image)) != Candidate::free) return false;
+    if (!objective.isolated_first) return false;
     for (int i = image.first_own(); i < image.tokens; i += image.stride()) {
       const int64_t token = image.start + i;
       const float inverse = inverse_norm(moments(keys, token, token).aa);
@@ -103,6 +101,7 @@ __device__ void raise_nearest(const SelectArguments& arguments, const Keys<type>
     const int64_t token = image.start + i;
     const float inverse = load_fresh(work.inverse_norm + token);
     float largest = load_fresh(nearest + token);
+#pragma unroll 1
     for (int b = lane(); b < columns; b += 32) {
       if (begin + b == i || !is_candidate(arguments, image, begin + b)) continue;
       const float dot = load_fresh(work.products + (image.rows + i) * kBlock + b);
@@ -115,6 +114,7 @@ __device__ void raise_nearest(const SelectArguments& arguments, const Keys<type>
   group_barrier(image.arrivals, image.members);  // before the products are overwritten
 }
 
+// The rank of the most isolated candidate, 0 where there is none.
 __device__ inline uint64_t most_isolated(const SelectArguments& arguments, const Image& image,
                                          const float* nearest) {
   uint64_t best = 0;
@@ -138,9 +138,9 @@ __device__ int start_image(const SelectArguments& arguments, Objective& objectiv
   bool pick = false;
   if constexpr (Objective::kGainsRiseOnce) {
     if (compare) {
-      uint64_t best = best_rank(arguments, objective, image);
-      if (objective.rule.isolated_first && rank_class(best) == Candidate::free)
-        best = most_isolated(arguments, image, objective.nearest);
+      uint64_t best = 0;
+      if (objective.isolated_first) best = most_isolated(arguments, image, objective.nearest);
+      if (best == 0) best = best_rank(arguments, objective, image);
       pick = rank_class(best) != Candidate::must_keep;
       first = static_cast<int>(rank_index(best));
       objective.rank_for(pick);
