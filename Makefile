@@ -15,26 +15,26 @@ NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: build demo test test-transformers4 audit lint bench gpu-report clean
-build: $(STAMP)build
+build: $(STAMP)package $(STAMP)native
 
-demo: $(STAMP)demo
+demo: $(STAMP)demo $(STAMP)native
 	@$(BIN)/zoprune demo $(ARGS)
 
 # Two processes of one thread each: processes that compete for the same threads take twice as long.
-test: $(STAMP)test
+test: $(STAMP)test $(STAMP)native
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
 # The models once more, with the newest transformers of the major version before.
-test-transformers4: $(STAMP)transformers4
+test-transformers4: $(STAMP)transformers4 $(STAMP)native
 	@OMP_NUM_THREADS=1 PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest -n 2 -rs tests/test_hf_*.py $(ARGS)
 
-bench: $(STAMP)bench
+bench: $(STAMP)bench $(STAMP)native
 	@$(if $(ARGS),,$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr)
 	@$(BIN)/python -m benchmarks.report $(ARGS)
 	@$(if $(ARGS),,$(BIN)/python -m benchmarks.family)
 	@$(if $(ARGS),,$(BIN)/python -m benchmarks.e2e)
 
-audit: $(STAMP)test
+audit: $(STAMP)test $(STAMP)native
 	@$(BIN)/python -m audit $(ARGS)
 
 # With the machine's own Python, torch and pytest: it installs nothing and needs no network.
@@ -65,9 +65,10 @@ $(STAMP)torch: $(STAMP)venv
 	@$(PIP) "setuptools>=64" wheel
 	@touch $@
 
-$(STAMP)build: $(STAMP)torch $(NATIVE)
+$(STAMP)native: $(STAMP)torch $(NATIVE)
 	@echo "building the native library"
-	@$(PIP) --no-build-isolation --no-deps -e .
+	@mkdir -p build
+	@$(BIN)/python setup.py build_ext --inplace >build/log 2>&1 || { cat build/log; exit 1; }
 	@touch $@
 
 $(STAMP)transformers4: $(STAMP)test
@@ -75,7 +76,10 @@ $(STAMP)transformers4: $(STAMP)test
 	@$(PIP) --upgrade --target .venv/transformers4 "$(TRANSFORMERS4)"
 	@touch $@
 
-$(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)lint: $(STAMP)%: $(STAMP)build
+# The packages come while the native library is built, which ZOPRUNE_PURE_PYTHON leaves out here.
+$(STAMP)package $(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)lint: $(STAMP)%: $(STAMP)torch pyproject.toml
 	@echo "installing what 'make $*' needs"
-	@$(PIP) --no-build-isolation -e ".[$*]"
+	@$(MAKE) --no-print-directory $(STAMP)native & native=$$!; ZOPRUNE_PURE_PYTHON=1 \
+	  $(PIP) --no-build-isolation -e ".$(if $(filter-out package,$*),[$*])"; \
+	  installed=$$?; wait $$native && exit $$installed
 	@touch $@
