@@ -10,7 +10,8 @@ ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.stamp-
-PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+# Python compiles what it imports; pip would compile all of torch and transformers.
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
