@@ -146,7 +146,7 @@ def differences(cases: list[Case], results: list[np.ndarray]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("methods", "count"), [(METHODS, 800), (RULES, 350), (("dpp",), 250)], ids=str
+    ("methods", "count"), [(METHODS, 500), (RULES, 350), (("dpp",), 250)], ids=str
 )
 def test_random_cases(executable, methods, count):
     rng = np.random.default_rng(0)
