@@ -80,7 +80,7 @@ $(STAMP)transformers4: $(STAMP)test
 # The packages come while the native library is built, which ZOPRUNE_PURE_PYTHON leaves out here.
 $(STAMP)package $(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)lint: $(STAMP)%: $(STAMP)torch pyproject.toml
 	@echo "installing what 'make $*' needs"
-	@$(MAKE) --no-print-directory $(STAMP)native & native=$$!; ZOPRUNE_PURE_PYTHON=1 \
+	@$(MAKE) -s --no-print-directory $(STAMP)native & native=$$!; ZOPRUNE_PURE_PYTHON=1 \
 	  $(PIP) --no-build-isolation -e ".$(if $(filter-out package,$*),[$*])"; \
 	  installed=$$?; wait $$native && exit $$installed
 	@touch $@
