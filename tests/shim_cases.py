@@ -173,8 +173,8 @@ class Cosines:
 
     def to(self, token: int | slice) -> np.ndarray:
         dot = (self.exact @ self.exact[token].T).astype(np.float32)
-        scale = self.inverse if isinstance(token, int) else self.inverse[:, None]
-        return np.clip(dot * scale * self.inverse[token], np.float32(-1), np.float32(1))
+        own = self.inverse if isinstance(token, int) else self.inverse[:, None]
+        return np.clip(dot * (own * self.inverse[token]), np.float32(-1), np.float32(1))
 
 
 def plain_greedy(case: Case) -> np.ndarray:

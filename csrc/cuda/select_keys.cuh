@@ -123,7 +123,7 @@ template <DType type>
 __device__ float cosine(const Keys<type>& keys, int64_t a, int64_t b, float dot, float inverse_a,
                         float inverse_b) {
   if (inverse_a == 0 || inverse_b == 0) return 0;
-  float value = dot * inverse_a * inverse_b;
+  float value = dot * (inverse_a * inverse_b);  // symmetric, and as on the CPU
   if (inverse_a < 0 || inverse_b < 0) value = cosine_in_double(keys, a, b);
   return fminf(fmaxf(value, -1.0f), 1.0f);
 }
