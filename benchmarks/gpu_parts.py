@@ -69,6 +69,7 @@ def sanitized() -> int:
             keys = torch.randn(images, tokens, dim, device="cuda").to(dtype)
             picks = zk.select(scores, keys, k, valid=scores > 0.1, max_similarity=0.9)
             assert picks.shape == (images, k)
+            zk.select(scores, keys, k, first="isolated", centre=True, picks_per_step=4)
             zk.select_dpp(scores, keys, k, must_keep=scores > 0.95)
             zk.select_suppress(scores, keys, k, rule="exponential", valid=scores > 0.1)
             picks = zk.select(scores, keys, k)
