@@ -251,6 +251,18 @@ def test_dpp_spans_the_most_in_float64(executable, key_dtype):
             left -= np.outer(left @ direction, direction)
 
 
+@pytest.mark.parametrize("key_dtype", DTYPES)
+def test_a_pair_is_equally_far_from_each_other(executable, key_dtype):
+    """A cosine is symmetric to the last bit, so that the first of two isolated tokens is picked."""
+    rng = np.random.default_rng(8)
+    keys = np.zeros((100, 2, 16))
+    keys[..., 8:] = rng.standard_normal((100, 2, 8))
+    keys[:, 0, 0], keys[:, 1, 0] = 1, 1 - 2e-3 * rng.random(100)  # where floats change their ulp
+    scores = rng.random(keys.shape[:2], np.float32)
+    pairs = Case(scores, keys.astype(np.float32), keep=1, first="isolated", key_dtype=key_dtype)
+    assert not np.any(select(executable, [pairs])[0])
+
+
 def test_any_batch_and_grid_gives_the_same_bits(executable):
     rng = np.random.default_rng(3)
     for key_dtype in DTYPES:

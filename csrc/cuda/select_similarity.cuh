@@ -35,9 +35,12 @@ __device__ void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
     };
     for (int i = 0; i < 4; ++i) split(a[i], a_high[i], a_low[i]);
     for (int i = 0; i < 2; ++i) split(b[i], b_high[i], b_low[i]);
-    mma_tf32(d, a_low, b_high);
-    mma_tf32(d, a_high, b_low);
+    float low_high[4] = {}, high_low[4] = {};
+    mma_tf32(low_high, a_low, b_high);
+    mma_tf32(high_low, a_high, b_low);
     mma_tf32(d, a_high, b_high);
+    // The same, whichever of two tokens is the candidate.
+    for (int i = 0; i < 4; ++i) d[i] += low_high[i] + high_low[i];
   }
 }
 
