@@ -130,9 +130,11 @@ def _prepares_inputs(base: Any) -> Callable:
         self: Any, input_ids: Tensor, *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
         embeds, positions = kwargs.get("inputs_embeds"), kwargs.get("position_ids")
-        if embeds is None or pruning_of(self) is None:
+        shortened = embeds is not None or turn_of(kwargs) is not None
+        if not shortened or pruning_of(self) is None:
             return base.prepare_inputs_for_generation(self, input_ids, *args, **kwargs)
-        if kwargs["cache_position"][0] == 0 and input_ids.shape[1] > embeds.shape[1]:
+        first = kwargs["cache_position"][0] == 0
+        if embeds is not None and first and input_ids.shape[1] > embeds.shape[1]:
             drafted = self.get_input_embeddings()(input_ids[:, embeds.shape[1] :])
             drafted = torch.nn.functional.pad(drafted, (0, embeds.shape[-1] - drafted.shape[-1]))
             kwargs["inputs_embeds"] = torch.cat([embeds, drafted], dim=1)
