@@ -71,16 +71,6 @@ def test_a_ranking_by_equal_scores_is_refused(linear):
 
 
 @torch.no_grad()
-def test_a_static_cache_changes_nothing(linear):
-    """Its attention masks are made elsewhere, from the token types."""
-    case, model = linear
-    inputs, options = prompt(case, model, (2, 1)), dict(max_new_tokens=3, do_sample=False)
-    zoprune.prune(model, 6)
-    expected = model.generate(**inputs, **options)
-    assert torch.equal(model.generate(**inputs, **options, cache_implementation="static"), expected)
-
-
-@torch.no_grad()
 def test_more_images_than_the_prompt_has_is_an_error(linear):
     case, model = linear
     inputs = prompt(case, model, (2,))

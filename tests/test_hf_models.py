@@ -1,5 +1,7 @@
 """Each architecture: a pruned model against its language model on hand-pruned embeddings."""
 
+import copy
+
 import pytest
 import torch
 
@@ -10,6 +12,9 @@ transformers = pytest.importorskip(
 import zoprune  # noqa: E402
 from zoprune.settings import pruning_of  # noqa: E402
 
+from . import hf_flash  # noqa: E402
+from .hf_flash import FLASH, uses_flash  # noqa: E402
+from .hf_hand_pruned import continued, hand_pruned, logits_of  # noqa: E402
 from .hf_linear_models import VIEW  # noqa: E402
 from .hf_mlp_models import IMAGE, VIDEO, VOCAB  # noqa: E402
 from .hf_models import CASES, make, prompt  # noqa: E402
@@ -26,126 +31,20 @@ def family(request):
     return request.param, make(request.param)
 
 
-@pytest.fixture
-def case(family):
-    yield family[0]
-    zoprune.restore(family[1])
-    assert not any(module._forward_pre_hooks for module in family[1].modules())
+@pytest.fixture(params=["sdpa", FLASH])
+def case(family, request, monkeypatch):
+    case, model = family
+    hf_flash.install(monkeypatch)
+    hf_flash.use(model, request.param)
+    yield case
+    hf_flash.use(model, "sdpa")
+    zoprune.restore(model)
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 @pytest.fixture
 def model(family, case):
     return family[1]
-
-
-def hand_pruned(case, model, inputs, kept, positions="compact"):
-    """The language model's inputs for each row, without dropped tokens and without padding.
-
-    ``kept`` has the kept indices within each image. Written with loops over single tokens.
-    """
-    core = model.model
-    names = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_", "video_"))}
-    if V4 and case.name == "llava_onevision-video":
-        layer, strategy = core.config.vision_feature_layer, "full"
-        output = core.get_video_features(names["pixel_values_videos"], layer, strategy)
-        newline = core.image_newline.expand(len(output), 1, -1)
-        features = torch.cat([output, newline], 1)
-    elif V4 and case.deepstack:
-        features, deepstack = getattr(core, f"get_{case.modality}_features")(**names)
-        deepstack = [layer.split([len(f) for f in features]) for layer in deepstack]
-    else:
-        output = getattr(core, f"get_{case.modality}_features")(**names)
-        features = getattr(output, "pooler_output", output)
-        deepstack = getattr(output, "deepstack_features", None)
-    if case.views:
-        sizes = [VIEW * views for views in case.views[: len(kept)]]
-        features = torch.cat([f.flatten(0, -2) for f in features]).split(sizes)
-    if case.mrope:
-        arguments = {k: v for k, v in inputs.items() if not k.startswith("pixel")}
-        full_positions = core.get_rope_index(**arguments)[0]
-    image = -1
-    rows = []
-    for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
-        embeds, places, visual, deep = [], [], [], []
-        left = 0  # tokens of the current image still to come
-        for offset, column in enumerate(mask.nonzero()[:, 0].tolist()):
-            is_visual = bool(ids[column] == case.placeholder)
-            if is_visual:
-                if left == 0:
-                    image, index, left = image + 1, -1, len(features[image + 1])
-                index, left = index + 1, left - 1
-                if index not in kept[image].tolist():
-                    continue
-                embeds.append(features[image][index])
-                if case.deepstack:
-                    deep.append(torch.stack([layer[image][index] for layer in deepstack]))
-            else:
-                embeds.append(model.get_input_embeddings()(ids[column]))
-            row = len(rows)
-            places.append(full_positions[:, row, column] if case.mrope else torch.tensor(offset))
-            visual.append(is_visual)
-        place = torch.stack(places, -1)  # [3, L'] or [L']
-        if not case.mrope and positions == "compact":
-            place = torch.arange(len(embeds))
-        rows.append(
-            {"inputs_embeds": torch.stack(embeds)[None], "position_ids": place[..., None, :]}
-        )
-        if case.bidirectional:
-            rows[-1]["blocks"] = blocks(case, torch.tensor(visual))
-        if case.deepstack:
-            rows[-1]["visual_pos_masks"] = torch.tensor(visual)[None]
-            rows[-1]["deepstack_visual_embeds"] = list(torch.stack(deep, 1))
-    return rows
-
-
-def blocks(case, visual):
-    """Which tokens [L'] attend to each other in both directions: same number, and not -1."""
-    if case.bidirectional == "prompt":
-        return torch.zeros(len(visual), dtype=torch.long)
-    first = visual & ~torch.nn.functional.pad(visual, (1, 0))[:-1]
-    return first.cumsum(0).masked_fill(~visual, 0) - 1
-
-
-def attention_mask(model, block):
-    """[1, 1, L', L'] for each kind of layer, True where a token attends to another."""
-    places = torch.arange(len(block))
-    distance = places[:, None] - places
-    causal = distance >= 0
-    both = (block[:, None] == block) & (block >= 0)
-    full = (causal | both)[None, None]
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
-    if window is None:
-        return full
-    near = distance < window
-    sliding = (causal & near) | both if V4 else (causal | both) & near
-    return {"full_attention": full, "sliding_attention": sliding[None, None]}
-
-
-def logits_of(model, row):
-    """[L', V] logits of the language model alone, without a cache."""
-    row = dict(row)
-    block = row.pop("blocks", None)
-    mask = torch.ones(row["inputs_embeds"].shape[:2], dtype=torch.long)
-    if block is not None:
-        mask = attention_mask(model, block)
-    decoder = getattr(model.model, "text_model", None) or model.model.language_model
-    outputs = decoder(**row, attention_mask=mask, use_cache=False)
-    return model.lm_head(outputs.last_hidden_state)[0]
-
-
-def continued(model, row, ids):
-    """Logits [n, V] that precede each of the n generated ids, in one pass without a cache."""
-    ids = ids[:-1]
-    embeds = torch.cat([row["inputs_embeds"], model.get_input_embeddings()(ids)[None]], 1)
-    steps = torch.arange(1, len(ids) + 1)
-    positions = torch.cat([row["position_ids"], row["position_ids"][..., -1:] + steps], -1)
-    longer = row | {"inputs_embeds": embeds, "position_ids": positions}
-    if "blocks" in row:
-        longer["blocks"] = torch.nn.functional.pad(row["blocks"], (0, len(ids)), value=-1)
-    if "visual_pos_masks" in row:
-        mask = row["visual_pos_masks"]
-        longer["visual_pos_masks"] = torch.nn.functional.pad(mask, (0, len(ids)))
-    return logits_of(model, longer)[-len(ids) - 1 :]
 
 
 @torch.no_grad()
@@ -187,11 +86,12 @@ def test_logits_are_those_of_hand_pruned_embeddings(case, model, layout, positio
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("layout", ["one", "left"])
 @pytest.mark.parametrize("positions", ["compact", "original"])
-def test_generation_is_that_of_hand_pruned_embeddings(case, model, positions):
+def test_generation_is_that_of_hand_pruned_embeddings(case, model, layout, positions):
     if case.mrope and positions == "compact":
         pytest.skip("multimodal rotary positions are always the original ones")
-    inputs = prompt(case, model, (2, 1))
+    inputs = prompt(case, model, *LAYOUTS[layout])
     zoprune.prune(model, 5, positions=positions)
     output = model.generate(
         **inputs,
@@ -212,6 +112,14 @@ def test_generation_is_that_of_hand_pruned_embeddings(case, model, positions):
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
+def sees_what_comes_with_it(case, model):
+    """Whether a token attends to all that are given with it, drafts and a next turn too.
+
+    So do those of PaliGemma, but for sdpa in transformers 5 and flash attention in 4.
+    """
+    return case.bidirectional == "prompt" and V4 != uses_flash(model)
+
+
 @torch.no_grad()
 def test_guessed_tokens_and_beams_change_nothing(case, model):
     inputs = prompt(case, model, (1,))
@@ -220,7 +128,8 @@ def test_guessed_tokens_and_beams_change_nothing(case, model):
     zoprune.prune(model, 5)
     expected = model.generate(**inputs, **options)
     lookup = dict(prompt_lookup_num_tokens=2, eos_token_id=VOCAB)
-    assert torch.equal(model.generate(**inputs, **options, **lookup), expected)
+    if not sees_what_comes_with_it(case, model):
+        assert torch.equal(model.generate(**inputs, **options, **lookup), expected)
     beams = dict(num_beams=2, num_return_sequences=2, return_dict_in_generate=True)
     output = model.generate(**inputs, **options, **beams, output_scores=True)
     kept = zoprune.report(model).kept
@@ -229,6 +138,33 @@ def test_guessed_tokens_and_beams_change_nothing(case, model):
         answer = ids[-6:]
         chosen = continued(model, hand, answer).log_softmax(-1).gather(1, answer[:, None])
         torch.testing.assert_close(chosen.mean(), score, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_model_that_drafts_changes_nothing(case, model):
+    if V4:
+        pytest.skip("transformers 4: an error, see test_hf_behaviour.py")
+    if sees_what_comes_with_it(case, model):
+        pytest.skip("drafts attend to each other")
+    inputs, assistant = prompt(case, model), copy.deepcopy(model)
+    greedy = dict(max_new_tokens=5, do_sample=False, suppress_tokens=[IMAGE, VIDEO])
+    zoprune.prune(model, 5)
+    expected = model.generate(**inputs, **greedy)
+    drafts = dict(assistant_model=assistant, eos_token_id=VOCAB)
+    assert torch.equal(model.generate(**inputs, **greedy, **drafts), expected)
+
+
+@torch.no_grad()
+def test_a_static_cache_changes_nothing(case, model):
+    if V4 and uses_flash(model):
+        pytest.skip("transformers 4: flash attention sees the part of a cache that is still empty")
+    greedy = dict(max_new_tokens=3, do_sample=False)
+    zoprune.prune(model, 6)
+    for rows in ((1,), (2, 1)):
+        inputs = prompt(case, model, rows)
+        expected = model.generate(**inputs, **greedy)
+        output = model.generate(**inputs, **greedy, cache_implementation="static")
+        assert torch.equal(output, expected)
 
 
 @torch.no_grad()
@@ -273,11 +209,14 @@ def test_scores_are_of_the_right_tokens(case, model):
 
 
 @torch.no_grad()
-def test_a_conversation_goes_on_from_the_cache(case, model):
+@pytest.mark.parametrize("positions", ["compact", "original"])
+def test_a_conversation_goes_on_from_the_cache(case, model, positions):
+    if case.mrope and positions == "compact":
+        pytest.skip("multimodal rotary positions are always the original ones")
     inputs = prompt(case, model, (2,))
     options = dict(max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
     options["suppress_tokens"] = [case.placeholder]
-    zoprune.prune(model, 5)
+    zoprune.prune(model, 5, positions=positions)
     first = model.generate(**inputs, **options)
     longer = torch.cat([first.sequences, torch.tensor([[7, 8, 9]])], dim=1)
     turn = {"input_ids": longer, "attention_mask": torch.ones_like(longer)}
@@ -288,8 +227,8 @@ def test_a_conversation_goes_on_from_the_cache(case, model):
         with pytest.raises(ValueError, match="transformers < 5"):
             model.generate(**turn, **cache)
         return
-    if V4 and case.bidirectional == "prompt":
-        pytest.skip("transformers 4: a token attends to all tokens that are given with it")
+    if sees_what_comes_with_it(case, model):
+        pytest.skip("tokens of the next turn attend to each other")
     again = inputs | turn
     for name in ("mm_token_type_ids", "token_type_ids"):
         if name in inputs:
