@@ -63,12 +63,25 @@ __device__ void relate_candidates(int count, const Objective& objective, const K
   }
 }
 
+// The states of a lane's candidates, which are lane, lane + 32, ...
+template <typename Objective>
+__device__ void load_candidates(int count, const Objective& objective, const Image& image,
+                                typename Objective::State (&state)[kSlots]) {
+  const Shared& s = shared();
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot) {
+    const int a = slot * 32 + lane();
+    state[slot] = objective.load(image.start + (a < count ? rank_index(s.candidate[a]) : 0));
+  }
+}
+
 // Greedy among the candidates, by one warp: a pick is two warp reductions and a column of pairs.
 // Stops before a step in which a token that is not a candidate might be better. Every thread block
 // of the group makes the same picks, which costs less than one making them and a barrier.
 template <typename Objective>
 __device__ void pick_among(const Candidates& round, int most, bool interact,
-                           const Objective& objective, const Image& image) {
+                           const Objective& objective, const Image& image,
+                           typename Objective::State (&state)[kSlots]) {
   using Pair = typename Objective::Pair;
   Shared& s = shared();
   auto* const pairs = reinterpret_cast<Pair*>(scratch());
@@ -81,14 +94,11 @@ __device__ void pick_among(const Candidates& round, int most, bool interact,
     __syncthreads();
   }
   if (warp() == 0) {
-    // A lane has candidates lane, lane + 32, ...
     uint64_t rank[kSlots];
-    typename Objective::State state[kSlots];
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
       const int a = slot * 32 + lane();
       rank[slot] = a < round.count ? s.candidate[a] : 0;
-      state[slot] = objective.load(image.start + (a < round.count ? rank_index(rank[slot]) : 0));
     }
     const int step = objective.step();
     int made = 0;  // picks of whole steps
@@ -157,6 +167,7 @@ __device__ void update_tokens(bool rerank, const Objective& objective, const Key
     }
     auto state = objective.load(token);
     objective.settle(state, pairs, image, i, of_picks);
+    __syncwarp();  // all lanes have read what the first one now writes
     if (lane() != 0) continue;
     objective.store(token, state);
     work.rank[token] = objective.rank(rank, state);

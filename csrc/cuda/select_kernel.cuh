@@ -109,11 +109,12 @@ __global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArgumen
           continue;
         }
       }
-      if (interact) {
-        relate_candidates(round.count, objective, keys, image, work);
-        group_barrier(image.arrivals, image.members);
-      }
-      pick_among(round, most, interact, objective, image);
+      if (interact) relate_candidates(round.count, objective, keys, image, work);
+      typename Greedy<Objective>::State state[kSlots];
+      load_candidates(round.count, objective, image, state);
+      // From here on thread blocks that are ahead change what all have read by now.
+      group_barrier(image.arrivals, image.members);
+      pick_among(round, most, interact, objective, image, state);
       const Shared& s = shared();
       if (in_order)
         for (int i = static_cast<int>(threadIdx.x); i < s.picks; i += kThreads)

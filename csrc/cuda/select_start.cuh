@@ -109,6 +109,7 @@ __device__ void raise_nearest(const SelectArguments& arguments, const Keys<type>
           largest, cosine(keys, token, image.start + begin + b, dot, inverse, s.inverse_norm[b]));
     }
     largest = warp_max(largest);
+    __syncwarp();  // all lanes have read what the first one now writes
     if (lane() == 0) nearest[token] = largest;
   }
   group_barrier(image.arrivals, image.members);  // before the products are overwritten
