@@ -34,7 +34,14 @@ def one_thread():
 
 
 # Minutes of compilers and interpreters: first, so that no process waits for another's last one.
-SLOW = ("test_cuda_shim", "test_triton", "test_cuda_audit", "test_hf_behaviour", "test_demo")
+SLOW = (
+    "test_cuda_shim",
+    "test_cuda_races",
+    "test_triton",
+    "test_cuda_audit",
+    "test_hf_behaviour",
+    "test_demo",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

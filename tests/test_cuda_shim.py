@@ -1,56 +1,23 @@
-"""csrc/cuda's selections on the CPU: every CUDA thread a fiber, under AddressSanitizer and UBSan.
-
-Everything runs but the few instructions of csrc/cuda/ptx.cuh, which tests/cuda_shim replaces.
-"""
+"""csrc/cuda's selections on the CPU, under AddressSanitizer and UBSan, against plain greedy."""
 
 from __future__ import annotations
 
-import platform
-import shutil
-import struct
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.shim_cases import DTYPES, METHODS, RULES, Case, counted, expected, weights
+from tests.cuda_on_cpu import build, differences, needs_compiler, run, select
+from tests.shim_cases import DTYPES, METHODS, RULES, Case, counted, weights
 
-ROOT = Path(__file__).parents[1]
-SHIM = ROOT / "tests" / "cuda_shim"
-
-pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64" or not shutil.which("g++"),
-    reason="the shim needs g++ on x86-64",
-)
+pytestmark = needs_compiler
 
 
 @pytest.fixture(scope="session")
 def executable(tmp_path_factory) -> Path:
-    built = tmp_path_factory.mktemp("cuda_shim") / "select_main"
-    flags = "-std=c++17 -O1 -g1 -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off"
     checks = "-fsanitize=address,undefined -fno-sanitize-recover=all"
     checks += " -fno-sanitize=null,object-size"  # what AddressSanitizer sees anyway
-    includes = [f"-I{SHIM}", f"-I{ROOT / 'csrc/include'}", f"-I{ROOT / 'csrc'}"]
-    sources = [*sorted((ROOT / "csrc/cuda").glob("*.cu")), SHIM / "select_main.cpp"]
-    command = ["g++", *flags.split(), *checks.split(), *includes, "-x", "c++", *sources]
-    subprocess.run([*command, "-o", built], check=True)
-    return built
-
-
-def run(executable: Path, cases: list[Case], plant: str = "") -> subprocess.CompletedProcess:
-    folder = executable.parent
-    content = struct.pack("q", len(cases)) + b"".join(case.encode() for case in cases)
-    (folder / "cases").write_bytes(content)
-    command = [executable, folder / "cases", folder / "results", *([plant] if plant else [])]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-def select(executable: Path, cases: list[Case]) -> list[np.ndarray]:
-    finished = run(executable, cases)
-    assert finished.returncode == 0, finished.stderr[-4000:]
-    picks = np.fromfile(executable.parent / "results", np.int64)
-    return np.split(picks, np.cumsum([case.total_keep for case in cases])[:-1])
+    return build(tmp_path_factory.mktemp("cuda_shim"), checks)
 
 
 # -- random cases ----------------------------------------------------------------------------------
@@ -134,15 +101,6 @@ def draw_suppression(rng: np.random.Generator, case: Case) -> None:
     case.radius = float(rng.choice([1, 2.5, 5, np.inf]))
     case.strength = float(rng.choice([0, 0.5, 3]))
     case.threshold = float(rng.choice([-1, 0, 0.3, 0.9, 1]))
-
-
-def differences(cases: list[Case], results: list[np.ndarray]) -> list[str]:
-    found = []
-    for number, (case, got) in enumerate(zip(cases, results, strict=True)):
-        want = expected(case)
-        if not np.array_equal(got, want):
-            found.append(f"case {number}: {case}\ngot  {got}\nwant {want}")
-    return found
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 // Test only: enough of CUDA C++ to compile a .cu file with g++ and run it on one CPU thread, under
 // AddressSanitizer. Every CUDA thread is a fiber; all thread blocks of a launch take turns, so that
-// grid-wide barriers work. It has no races and no memory ordering to find, only what a wrong index,
-// a missing barrier partner or an unwritten value does.
+// grid-wide barriers work. AddressSanitizer sees wrong indices and unwritten values show; races are
+// for a build with ThreadSanitizer (memory_order.h).
 #pragma once
 
 #include <sanitizer/asan_interface.h>
@@ -15,6 +15,8 @@
 #include <functional>
 #include <memory>
 #include <vector>
+
+#include "memory_order.h"
 
 #define __global__
 #define __device__
@@ -67,14 +69,25 @@ constexpr size_t kStackBytes = 64 << 10;
 }
 
 // The shim's own busy functions are not what the sanitizers are there for.
-#define SHIM_UNCHECKED __attribute__((no_sanitize_address, no_sanitize_undefined))
+#define SHIM_UNCHECKED \
+  __attribute__((no_sanitize_address, no_sanitize_undefined, no_sanitize_thread))
 
 struct Block;
+
+// 16 bytes to shared memory; zeros where `from` is null.
+struct Copy {
+  void* to;
+  const void* from;
+};
 
 struct Fiber {
   Block* block = nullptr;
   unsigned thread = 0;
   unsigned exchanges = 0;
+  bool fenced = false;            // since its last atomic operation
+  void* memory = nullptr;         // what ThreadSanitizer knows of it
+  std::vector<Copy> copies;       // that it has not waited for
+  std::vector<size_t> committed;  // how many of them there were at each commit
   void* stack_pointer = nullptr;
   Fiber* next = nullptr;  // in the queue that it waits in
 };
@@ -96,6 +109,9 @@ struct Meeting {
   size_t present = 0;
   const char* name = nullptr;
   Queue waiting;
+  // Where those who meet pass on what they know; two in turn, as some leave before others.
+  char order[2] = {};
+  unsigned turn = 0;
 };
 
 struct Warp {
@@ -120,21 +136,31 @@ struct Machine {
   void* stack_pointer = nullptr;
   std::function<void()> kernel;
   size_t finished = 0;
-  std::vector<std::unique_ptr<unsigned char[]>> stacks;  // kept from launch to launch
+  std::vector<std::unique_ptr<unsigned char[]>> stacks;  // kept from launch to launch, as are
+  std::vector<void*> memories;
+  void* memory = nullptr;      // the host's
   size_t shared_shortage = 0;  // bytes withheld from every block, for a test of the sanitizer
 };
 inline Machine machine;
 
 SHIM_UNCHECKED inline void stop_running() {
+  switch_to(machine.memory);
   shim_switch(&machine.running->stack_pointer, machine.stack_pointer);
 }
 
-inline void yield() {
+SHIM_UNCHECKED inline void run_on() {
+  switch_to(machine.running->memory);
+  shim_switch(&machine.stack_pointer, machine.running->stack_pointer);
+}
+
+SHIM_UNCHECKED inline void yield() {
   machine.ready.append(machine.running, machine.running);
   stop_running();
 }
 
-SHIM_UNCHECKED inline void meet(Meeting& meeting, const char* name) {
+SHIM_UNCHECKED inline void meet(Meeting& meeting, const char* name, bool orders_memory) {
+  const char* const order = &meeting.order[meeting.turn % 2];
+  if (orders_memory) release(order);
   if (meeting.present == 0) meeting.name = name;
   if (meeting.name != name) fail("threads meet at different barriers or warp operations");
   meeting.waiting.append(machine.running, machine.running);
@@ -142,12 +168,16 @@ SHIM_UNCHECKED inline void meet(Meeting& meeting, const char* name) {
     machine.ready.append(meeting.waiting.first, meeting.waiting.last);
     meeting.waiting.first = nullptr;
     meeting.present = 0;
+    ++meeting.turn;
   }
   stop_running();
+  if (orders_memory) acquire(order);
 }
 
-inline void run_fiber() {
+SHIM_UNCHECKED inline void run_fiber() {
+  acquire(&machine.kernel);
   machine.kernel();
+  release(&machine.finished);
   ++machine.finished;
   stop_running();
 }
@@ -159,6 +189,7 @@ inline void launch(unsigned blocks, unsigned threads, size_t shared_bytes,
   std::vector<Fiber> fibers(size_t{blocks} * threads);
   machine.kernel = kernel;
   machine.finished = 0;
+  machine.memory = this_thread();
   for (size_t i = 0; i < fibers.size(); ++i) {
     Fiber& fiber = fibers[i];
     Block& block = grid[i / threads];
@@ -173,7 +204,11 @@ inline void launch(unsigned blocks, unsigned threads, size_t shared_bytes,
     }
     fiber.block = &block;
     fiber.thread = static_cast<unsigned>(i % threads);
-    if (machine.stacks.size() == i) machine.stacks.emplace_back(new unsigned char[kStackBytes]);
+    if (machine.stacks.size() == i) {
+      machine.stacks.emplace_back(new unsigned char[kStackBytes]);
+      machine.memories.push_back(new_thread());
+    }
+    fiber.memory = machine.memories[i];
     unsigned char* const stack = machine.stacks[i].get();
     ASAN_UNPOISON_MEMORY_REGION(stack, kStackBytes);  // a fiber leaves its last frame behind
     // Six registers, the entry and a return address that is never used; aligned as after a call.
@@ -190,28 +225,32 @@ inline void launch(unsigned blocks, unsigned threads, size_t shared_bytes,
     machine.ready.append(fiber, fiber);
   }
   backwards = !backwards;
+  release(&machine.kernel);
   while (machine.ready.first != nullptr) {
     machine.running = machine.ready.first;
     machine.ready.first = machine.running->next;
-    shim_switch(&machine.stack_pointer, machine.running->stack_pointer);
+    run_on();
   }
+  acquire(&machine.finished);
   if (machine.finished != fibers.size()) fail("threads wait for others that never come");
 }
 
 struct Index {
   unsigned x;
 };
-inline Index thread_index() { return {machine.running->thread}; }
-inline Index block_index() { return {machine.running->block->index}; }
-inline unsigned lane() { return machine.running->thread % 32; }
-inline Warp& warp() { return machine.running->block->warps[machine.running->thread / 32]; }
+SHIM_UNCHECKED inline Index thread_index() { return {machine.running->thread}; }
+SHIM_UNCHECKED inline Index block_index() { return {machine.running->block->index}; }
+SHIM_UNCHECKED inline unsigned lane() { return machine.running->thread % 32; }
+SHIM_UNCHECKED inline Warp& warp() {
+  return machine.running->block->warps[machine.running->thread / 32];
+}
 
 // All lanes bring something and then see what all of them brought.
 template <typename Bring>
 SHIM_UNCHECKED const Warp::Exchange& exchange(const char* name, const Bring& bring) {
   Warp::Exchange& board = warp().exchange[machine.running->exchanges++ % 2];
   bring(board);
-  meet(warp().meeting, name);
+  meet(warp().meeting, name, false);  // it orders no memory: that takes a __syncwarp
   return board;
 }
 
@@ -240,18 +279,25 @@ const Warp::Exchange& exchange(const char* name, unsigned mask, T value) {
 #define threadIdx shim::thread_index()
 #define blockIdx shim::block_index()
 
-inline void __syncthreads() { shim::meet(shim::machine.running->block->meeting, "__syncthreads"); }
-inline void __threadfence() {}
-inline void __syncwarp() { shim::meet(shim::warp().meeting, "__syncwarp"); }
+SHIM_UNCHECKED inline void __syncthreads() {
+  shim::meet(shim::machine.running->block->meeting, "__syncthreads", true);
+}
+SHIM_UNCHECKED inline void __threadfence() { shim::machine.running->fenced = true; }
+SHIM_UNCHECKED inline void __syncwarp() { shim::meet(shim::warp().meeting, "__syncwarp", true); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __mulhi(int a, int b) { return static_cast<int>(static_cast<int64_t>(a) * b >> 32); }
 
+// Tells others what came before a fence, and orders nothing without one.
+SHIM_UNCHECKED inline void pass_on(const void* address) {
+  if (shim::machine.running->fenced) shim::release(address);
+  shim::machine.running->fenced = false;
+}
+
 template <typename T>
 T atomicAdd(T* address, T value) {
-  const T before = *address;
-  *address += value;
-  return before;
+  pass_on(address);
+  return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
 
 template <typename T>

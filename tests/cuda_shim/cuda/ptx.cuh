@@ -5,24 +5,46 @@
 
 namespace zoprune::cuda {
 
-inline unsigned char* dynamic_shared_memory() { return shim::machine.running->block->shared.get(); }
+SHIM_UNCHECKED inline unsigned char* dynamic_shared_memory() {
+  return shim::machine.running->block->shared.get();
+}
 
 template <typename T>
 T load_fresh(const T* address) {
   return *address;
 }
-inline uint32_t load_acquire(const uint32_t* address) { return *address; }
+inline uint32_t load_acquire(const uint32_t* address) {
+  const uint32_t value = __atomic_load_n(address, __ATOMIC_RELAXED);
+  shim::acquire(address);
+  return value;
+}
 inline void wait_a_little() { shim::yield(); }
 
-inline void copy_async(void* shared, const void* global, bool there) {
+// Copies happen as late as they may: where their thread waits for them.
+SHIM_UNCHECKED inline void copy_async(void* shared, const void* global, bool there) {
   if (reinterpret_cast<uintptr_t>(shared) % 16 || reinterpret_cast<uintptr_t>(global) % 16)
     shim::fail("cp.async: an address is not a multiple of 16");
-  std::memset(shared, 0, 16);
-  if (there) std::memcpy(shared, global, 16);
+  shim::machine.running->copies.push_back({shared, there ? global : nullptr});
 }
-inline void commit_copies() {}
+SHIM_UNCHECKED inline void commit_copies() {
+  shim::Fiber& fiber = *shim::machine.running;
+  fiber.committed.push_back(fiber.copies.size());
+}
+inline void copy(const shim::Copy& copy) {
+  std::memset(copy.to, 0, 16);
+  if (copy.from != nullptr) std::memcpy(copy.to, copy.from, 16);
+}
 template <int pending>
-void wait_copies() {}
+SHIM_UNCHECKED void wait_copies() {
+  shim::Fiber& fiber = *shim::machine.running;
+  if (fiber.committed.size() <= pending) return;
+  const auto last = fiber.committed.end() - 1 - pending;
+  const size_t count = *last;
+  for (size_t i = 0; i < count; ++i) copy(fiber.copies[i]);
+  fiber.copies.erase(fiber.copies.begin(), fiber.copies.begin() + static_cast<long>(count));
+  fiber.committed.erase(fiber.committed.begin(), last + 1);
+  for (size_t& end : fiber.committed) end -= count;
+}
 
 inline float half_to_float(uint16_t bits) {
   _Float16 value;
