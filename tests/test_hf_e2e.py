@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -105,3 +106,11 @@ def test_tables_show_what_was_measured():
     assert "+2.1% (+0% to +4%), 1000.0 ms" in e2e_table.document([], [report])
     assert "first token within 3% of the oracle's: yes" in gpu_report.table(report)
     assert e2e_table.document([], [{"machine": ABOUT}]) == "Not measured yet."
+
+
+def test_a_shorter_run_does_not_replace_a_longer_one(tmp_path):
+    file = tmp_path / "e2e-x.json"
+    assert e2e.replaces([{}], file)
+    file.write_text(json.dumps({"rows": [{}, {}]}))
+    assert e2e.replaces([{}, {}], file)
+    assert not e2e.replaces([{}], file)
