@@ -146,7 +146,8 @@ def _prepares_inputs(base: Any) -> Callable:
         inputs = base.prepare_inputs_for_generation(self, input_ids, *args, **kwargs)
         embeds = inputs.get("inputs_embeds")
         current = inputs["input_ids"] if embeds is None else embeds
-        inputs["position_ids"] = batch_first(positions[..., -current.shape[1] :])
+        # contiguous: strides that grow with the answer would compile a decoding step twice
+        inputs["position_ids"] = batch_first(positions[..., -current.shape[1] :]).contiguous()
         return inputs
 
     return prepare_inputs_for_generation
