@@ -80,19 +80,6 @@ struct Span {
   int tokens;
 };
 
-// Offsets cannot be checked without a synchronisation; wrong ones must not lead out of memory.
-__device__ inline int64_t within(int64_t offset, int64_t last) {
-  return min(max(offset, int64_t{0}), last);
-}
-
-__device__ inline Span tokens_of(const SelectArguments& arguments, int64_t image) {
-  if (arguments.cu_tokens == nullptr)
-    return {image * arguments.tokens, static_cast<int>(arguments.tokens)};
-  const int64_t start = within(arguments.cu_tokens[image], arguments.total_tokens);
-  const int64_t end = within(arguments.cu_tokens[image + 1], arguments.total_tokens);
-  return {start, static_cast<int>(max(end - start, int64_t{0}))};
-}
-
 // One for each token, in the workspace. Only the warp that owns a token writes its entries.
 struct Workspace {
   uint64_t* rank;       // [total_tokens]
@@ -147,6 +134,28 @@ __device__ inline float ordered_float(uint32_t order) {
 
 __device__ inline float warp_max(float value) {
   return ordered_float(__reduce_max_sync(kAllLanes, ordered_bits(value)));
+}
+
+// Offsets cannot be checked without a synchronisation; wrong ones must not lead out of memory.
+__device__ inline int64_t within(int64_t offset, int64_t last) {
+  return min(max(offset, int64_t{0}), last);
+}
+
+// By a whole warp. An image begins where all before it have ended: falling offsets make images
+// empty, not overlapping.
+__device__ inline Span tokens_of(const SelectArguments& arguments, int64_t image) {
+  if (arguments.cu_tokens == nullptr)
+    return {image * arguments.tokens, static_cast<int>(arguments.tokens)};
+  const auto offset = [&](int64_t i) {
+    return within(arguments.cu_tokens[i], arguments.total_tokens);
+  };
+  uint64_t start = 0;
+#pragma unroll 4
+  for (int64_t i = lane(); i <= image; i += 32)
+    start = max(start, static_cast<uint64_t>(offset(i)));
+  start = warp_max(start);
+  const int64_t begin = static_cast<int64_t>(start);
+  return {begin, static_cast<int>(max(offset(image + 1) - begin, int64_t{0}))};
 }
 
 // Makes what the group's thread blocks wrote before it visible to all of them after it. All thread
