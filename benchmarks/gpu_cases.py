@@ -93,8 +93,8 @@ def selection_cases(shape: Shape) -> tuple[list[Case], dict[str, Call]]:
 
 
 def family_selection_cases(shape: Shape) -> tuple[list[Case], dict[str, Call]]:
-    """``select_dpp`` and ``select_suppress`` as benchmarks/family_cases.py has them, without its
-    loops: those look at the data, which a graph cannot."""
+    """The other selections as benchmarks/family_cases.py has them, without its loops: those look at
+    the data, which a graph cannot."""
     k = shape.keep[0]
 
     def tokens(s: Set) -> family_cases.Tokens:
@@ -114,7 +114,7 @@ def family_selection_cases(shape: Shape) -> tuple[list[Case], dict[str, Call]]:
             {},
         )
         for operator in family_cases.OPERATORS
-        if operator.op in ("select_dpp", "select_suppress")
+        if operator.op in ("select_dpp", "select_suppress", "select_coverage")
     ]
     return cases, {}
 

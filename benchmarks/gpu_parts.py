@@ -72,12 +72,15 @@ def sanitized() -> int:
             zk.select(scores, keys, k, first="isolated", centre=True, picks_per_step=4)
             zk.select_dpp(scores, keys, k, must_keep=scores > 0.95)
             zk.select_suppress(scores, keys, k, rule="exponential", valid=scores > 0.1)
+            zk.select_coverage(scores, keys, k, scores, scores > 0.95, sort=False)
             picks = zk.select(scores, keys, k)
             for image in range(images):
                 check = verify.selection(picks[image], scores[image], keys[image])
                 assert check.passed, check
             sizes = torch.tensor([0, tokens // 3, tokens], dtype=torch.int32, device="cuda")
             zk.select_varlen(scores[0], keys[0], sizes, sizes, tokens)
+    scores, keys = torch.rand(3000, device="cuda"), torch.randn(3000, 8, device="cuda")
+    zk.select_coverage(scores, keys, 4)  # too many tokens to keep their cosines
     torch.cuda.synchronize()
     print("all selections are right")
     return 0

@@ -21,8 +21,8 @@ FLT_MAX = np.finfo(np.float32).max
 
 @dataclass
 class Case:
-    """One call: of select or, by its method, of select_suppress or select_dpp; with ``sizes`` and
-    ``keeps`` of packed images."""
+    """One call: of select or, by its method, of another selection; with ``sizes`` and ``keeps`` of
+    packed images."""
 
     scores: np.ndarray  # [B, N] or [T], float32 values that its dtype can hold
     keys: np.ndarray | None  # [.., dim]
@@ -30,7 +30,8 @@ class Case:
     must_keep: np.ndarray | None = None
     valid: np.ndarray | None = None
     positions: np.ndarray | None = None  # [.., axes] float32
-    method: str = "sads"  # one of METHODS, one of RULES, or "dpp"
+    weights: np.ndarray | None = None  # of coverage, float32
+    method: str = "sads"  # one of METHODS, one of RULES, "dpp" or "coverage"
     max_similarity: float = 1.0
     tradeoff: float = 0.5
     first: str = "score"
@@ -49,6 +50,7 @@ class Case:
     keeps: list[int] = field(default_factory=list)
     multiprocessors: int = 1
     shared_kib: int = 227  # 99 on the smallest chips
+    stored_cosines: int = 8 << 20  # of an image, by coverage
 
     @property
     def compares(self) -> bool:
@@ -70,19 +72,20 @@ class Case:
         packed = bool(self.sizes)
         images = len(self.sizes) if packed else self.scores.shape[0]
         in_select, in_suppress = self.method in METHODS, self.method in RULES
-        header = [self.multiprocessors, self.shared_kib * 1024]
+        header = [self.multiprocessors, self.shared_kib * 1024, self.stored_cosines]
         header += [images, self.scores.shape[-1], self.keep, self.scores.size, self.total_keep]
         header += [1 if self.keys is None else self.keys.shape[-1]]
         header += [DTYPES.index(self.score_dtype), DTYPES.index(self.key_dtype), self.sort]
         header += [self.compares, self.must_keep is not None, self.valid is not None, packed]
-        header += [0 if in_select else 1 if in_suppress else 2]
+        header += [self.weights is not None]
+        header += [0 if in_select else 1 if in_suppress else 2 + (self.method == "coverage")]
         header += [METHODS.index(self.method) if in_select else 0]
         header += [self.first == "isolated", self.num_seed, self.picks_per_step, self.centre]
         header += [RULES.index(self.method) if in_suppress else 0]
         header += [0 if self.positions is None else self.positions.shape[-1]]
         reals = [self.max_similarity, self.tradeoff, *self.scales()]
         reals += [self.strength, self.radius**2, self.threshold]
-        parts = [struct.pack("23q7d", *map(int, header), *reals)]
+        parts = [struct.pack("25q7d", *map(int, header), *reals)]
         parts.append(encode(self.scores, self.score_dtype))
         if self.compares:
             parts.append(encode(self.keys, self.key_dtype))
@@ -92,6 +95,8 @@ class Case:
                 parts.append(np.cumsum([0, *sizes], dtype=np.int32).tobytes())
         if self.positions is not None:
             parts.append(self.positions.astype(np.float32).tobytes())
+        if self.weights is not None:
+            parts.append(self.weights.astype(np.float32).tobytes())
         return b"".join(parts)
 
     def images(self) -> list[tuple[int, Case]]:
@@ -104,7 +109,7 @@ class Case:
             ]
         else:
             parts = [(0, image, self.keep) for image in range(len(self.scores))]
-        names = ("scores", "keys", "must_keep", "valid", "positions")
+        names = ("scores", "keys", "must_keep", "valid", "positions", "weights")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return [
             (
@@ -179,7 +184,7 @@ class Cosines:
 
 def plain_greedy(case: Case) -> np.ndarray:
     """Picks [keep] of one image: the best remaining token, ``keep`` times."""
-    rules = {"dpp": Volume} | dict.fromkeys(RULES, Suppression)
+    rules = {"dpp": Volume, "coverage": Coverage} | dict.fromkeys(RULES, Suppression)
     objective = rules.get(case.method, Redundancy)(case)
     kind = np.where(np.isnan(case.scores), NAN, FREE)
     if case.must_keep is not None:
@@ -315,6 +320,35 @@ class Volume:
         component = value.clip(1 - 2.0**31, 2.0**31 - 1).astype(np.int64)
         self.residual -= component * component
         self.left -= np.outer(component, component) >> 32
+
+
+class Coverage:
+    """select_coverage: the score times what the token adds, in quanta."""
+
+    def __init__(self, case: Case) -> None:
+        self.score = np.clip(case.scores, -FLT_MAX, FLT_MAX)
+        self.cosines = Cosines(case.keys).to(slice(None))
+        weight = np.ones_like(self.score) if case.weights is None else case.weights
+        weight = np.clip(np.nan_to_num(weight, posinf=FLT_MAX), 0, FLT_MAX).astype(np.float64)
+        if case.valid is not None:
+            weight = np.where(case.valid, weight, 0)
+        self.weight = (weight / (weight.max() or 1)).astype(np.float32)
+        self.quanta = np.float32(2.0 ** (51 - int(np.log2(self.score.size))))
+        self.covered = np.zeros_like(self.score)
+
+    def begin(self, step: int, kind: np.ndarray) -> None:
+        term = self.weight * np.maximum(self.cosines - self.covered, 0) * self.quanta
+        self.added = np.rint(term).astype(np.int64).sum(1) / float(self.quanta)
+
+    def blocked(self) -> np.ndarray:
+        return ~(self.score > 0) | (self.added <= 2.0**-30)
+
+    def gain(self) -> np.ndarray:
+        gain = np.clip(self.score.astype(np.float64) * self.added, -FLT_MAX, FLT_MAX)
+        return np.where(self.blocked(), self.score, gain.astype(np.float32))
+
+    def pick(self, pick: int) -> None:
+        self.covered = np.maximum(self.covered, self.cosines[pick])
 
 
 def expected(case: Case) -> np.ndarray:

@@ -15,7 +15,7 @@ def test_no_spills_and_tensor_cores_everywhere(capability):
     kernels = [f"select_kernel, {name}" for name in ("Redundancy", "Suppression", "Volume")]
     assert {(row.kernel, row.dtype) for row in rows} == {
         (kernel, dtype)
-        for kernel in [*kernels, "mark_kernel", "centre_kernel"]
+        for kernel in [*kernels, "coverage_select_kernel", "mark_kernel", "centre_kernel"]
         for dtype in ("float32", "float16", "bfloat16")
     }
     assert not any(row.problems() for row in rows), table(rows)

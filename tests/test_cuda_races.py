@@ -6,6 +6,7 @@ an atomic, whatever the order was in which the threads really ran (tests/cuda_sh
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,12 @@ def test_no_race(executable):
         draw_case("exponential", tokens=300, dim=0, keep=40),
         draw_case("dpp"),
         draw_case("dpp", tokens=100, dim=600, keep=20, multiprocessors=4),
+        draw_case("coverage", keep=4, must_keep=must_keep, weights=np.ones((1, 130), np.float32)),
+        draw_case("coverage", tokens=200, keep=3, stored_cosines=0),
+        draw_case("coverage", tokens=60, dim=260, keep=3, stored_cosines=0),
         packed_case("sads"),
         packed_case("dpp"),
+        replace(packed_case("coverage"), keeps=[3, 0, 3], stored_cosines=5000, multiprocessors=2),
     ]
     found = differences(cases, select(executable, cases))
     assert not found, found[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,8 @@ def draw_case(rng: np.random.Generator, methods: tuple[str, ...]) -> Case:
     )
     if case.method in RULES:
         draw_suppression(rng, case)
+    if case.method == "coverage":
+        draw_coverage(rng, case)
     if case.method in METHODS and rng.random() < 0.6:
         draw_options(rng, case)
     return case
@@ -103,8 +106,27 @@ def draw_suppression(rng: np.random.Generator, case: Case) -> None:
     case.threshold = float(rng.choice([-1, 0, 0.3, 0.9, 1]))
 
 
+def draw_coverage(rng: np.random.Generator, case: Case) -> None:
+    """Weights, equal keys, and up to how many of an image's cosines are kept. Few picks: each takes
+    the shim longer than a round of the others."""
+    case.keep = min(case.keep, int(rng.integers(1, 16)))
+    case.keeps = [min(keep, int(rng.integers(1, 16))) for keep in case.keeps]
+    if rng.random() < 0.6:
+        case.weights = rng.random(case.scores.shape).astype(np.float32)
+        odd = rng.choice([0, -1, 1e-8, np.nan, np.inf])
+        case.weights[rng.random(case.scores.shape) < 0.1] = odd
+    if rng.random() < 0.3:
+        case.scores = np.where(case.scores < 0, -case.scores, case.scores)
+    if rng.random() < 0.2:
+        first = case.keys.reshape(-1, case.keys.shape[-1])[0]
+        case.keys[rng.random(case.scores.shape) < 0.5] = first
+    case.stored_cosines = int(rng.choice([0, 500, 8 << 20]))
+
+
 @pytest.mark.parametrize(
-    ("methods", "count"), [(METHODS, 500), (RULES, 350), (("dpp",), 250)], ids=str
+    ("methods", "count"),
+    [(METHODS, 350), (RULES, 220), (("dpp",), 120), (("coverage",), 50)],
+    ids=str,
 )
 def test_random_cases(executable, methods, count):
     rng = np.random.default_rng(0)
@@ -120,6 +142,11 @@ def test_many_rounds(executable):
     shapes += [(8300, 2, 2, "sads", 5), (100, 1100, 9, "sads", 1), (100, 1100, 9, "sads", 5)]
     shapes += [(300, 20, 120, "soft", 5), (260, 3, 250, "exponential", 1), (250, 2, 249, "hard", 5)]
     shapes += [(300, 70, 60, "dpp", 5), (260, 40, 80, "dpp", 1)]
+    shapes += [
+        (300, 20, 3, "coverage", 5),
+        (300, 20, 3, "coverage", 3),
+        (60, 260, 3, "coverage", 5),
+    ]
     cases = []
     for tokens, dim, keep, method, workers in shapes:
         scores = rng.random((1, tokens), np.float32)
@@ -128,6 +155,7 @@ def test_many_rounds(executable):
         cases.append(
             Case(scores, keys, keep, positions=positions, method=method, multiprocessors=workers)
         )
+    cases[-2].stored_cosines = 0
     found = differences(cases, select(executable, cases))
     assert not found, found[0]
 
@@ -221,13 +249,60 @@ def test_a_pair_is_equally_far_from_each_other(executable, key_dtype):
     assert not np.any(select(executable, [pairs])[0])
 
 
-def test_any_batch_and_grid_gives_the_same_bits(executable):
+@pytest.mark.parametrize("key_dtype", DTYPES)
+def test_coverage_adds_the_most_in_float64(executable, key_dtype):
+    """And keeping the cosines or computing them anew gives the same bits."""
+    rng = np.random.default_rng(9)
+    cases = [draw_real_case(rng, key_dtype) for _ in range(4)]
+    for case in cases:
+        case.method, case.keep = "coverage", min(case.keep, 6)
+    anew = [replace(case, stored_cosines=0) for case in cases]
+    results = select(executable, cases + anew)
+    for case, picks, again in zip(cases, results[:4], results[4:], strict=True):
+        assert np.array_equal(picks, again)
+        unit = case.keys[0].astype(np.float64)
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        cosine, covered = unit @ unit.T, np.zeros(len(unit))
+        for pick in picks:
+            gain = case.scores[0] * np.maximum(cosine - covered, 0).sum(1)
+            assert gain[pick] > gain.max() * (1 - 1e-5)
+            covered = np.maximum(covered, cosine[pick])
+
+
+def test_coverage_ties_where_the_quantum_ends(executable):
+    """Orthogonal tokens that add half a quantum more or less than each other."""
+    rng = np.random.default_rng(10)
+    weights = 2.0**-29 * (1 + rng.integers(0, 16, (1, 64)) * 2.0**-17)
+    weights[0, 0] = 1
+    scores, keys = np.ones((1, 64), np.float32), np.eye(64, dtype=np.float32)[None]
+    case = Case(scores, keys, keep=24, weights=weights.astype(np.float32), method="coverage")
+    found = differences([case], select(executable, [case]))
+    assert not found, found[0]
+
+
+def test_coverage_picks_those_that_add_nothing_by_score(executable):
+    """After those that add something; a score of zero adds nothing, too."""
+    rng = np.random.default_rng(11)
+    scores = rng.choice([-1, 0, 1, 2, np.nan], (8, 9), p=[0.1, 0.3, 0.3, 0.2, 0.1])
+    keys = np.eye(4)[rng.integers(0, 4, (8, 9))].astype(np.float32)
+    cases = [
+        Case(scores.astype(np.float32), keys, keep=9, method="coverage", stored_cosines=most)
+        for most in (0, 81)
+    ]
+    found = differences(cases, select(executable, cases))
+    assert not found, found[0]
+
+
+@pytest.mark.parametrize("method", ["sads", "coverage"])
+def test_any_batch_and_grid_gives_the_same_bits(executable, method):
     rng = np.random.default_rng(3)
     for key_dtype in DTYPES:
         images = [draw_real_case(rng, key_dtype) for _ in range(4)]
         dim = min(image.keys.shape[-1] for image in images)
         for image in images:
-            image.keys, image.method = np.ascontiguousarray(image.keys[..., :dim]), "sads"
+            image.keys, image.method = np.ascontiguousarray(image.keys[..., :dim]), method
+            if method == "coverage":  # of two of the images the cosines are kept
+                image.keep, image.stored_cosines = min(image.keep, 4), 6000
         alone = select(executable, images)
         sizes = [image.scores.size for image in images]
         starts = np.cumsum([0, *sizes])
@@ -235,7 +310,9 @@ def test_any_batch_and_grid_gives_the_same_bits(executable):
             packed = Case(
                 np.concatenate([image.scores[0] for image in images]),
                 np.concatenate([image.keys[0] for image in images]),
+                method=method,
                 key_dtype=key_dtype,
+                stored_cosines=images[0].stored_cosines,
                 sizes=sizes,
                 keeps=[image.keep for image in images],
                 multiprocessors=workers,
@@ -252,14 +329,17 @@ def test_wrong_offsets_stay_in_bounds(executable, sizes):
     scores, keys = rng.random(12, np.float32), rng.random((12, 8), np.float32)
     keeps = [6, 0, 6] if len(sizes) == 3 else [4, 2]
     case = Case(scores, keys, sizes=sizes, keeps=keeps, multiprocessors=3)
-    assert run(executable, [case]).returncode == 0
+    coverage = [replace(case, method="coverage", stored_cosines=most) for most in (0, 10000)]
+    assert run(executable, [case, *coverage]).returncode == 0
 
 
-@pytest.mark.parametrize("memory", ["workspace", "shared", "keys", "indices"])
+@pytest.mark.parametrize("memory", ["workspace", "shared", "keys", "indices", "cosines"])
 def test_the_sanitizer_sees_missing_memory(executable, memory):
     rng = np.random.default_rng(5)
     scores, keys = rng.random((1, 64), np.float32), rng.random((1, 64, 16), np.float32)
     case = Case(scores, keys, keep=64, shared_kib=99)  # where shared memory is used to its end
+    if memory == "cosines":  # the end of coverage's workspace
+        case, memory = replace(case, method="coverage", keep=2), "workspace"
     assert run(executable, [case]).returncode == 0
     finished = run(executable, [case], memory)
     assert finished.returncode != 0

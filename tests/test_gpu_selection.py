@@ -119,6 +119,8 @@ def test_no_synchronisation():
     try:
         zk.select(scores, keys, 64, valid=scores > 0.1, first="isolated", centre=True)
         zk.select_varlen(scores, keys, *offsets, 64)
+        zk.select_coverage(scores, keys, 64, scores, valid=scores > 0.1)
+        zk.select_coverage_varlen(scores, keys, *offsets, 64)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -167,6 +169,7 @@ FAMILY = [
     ("select_suppress", {"rule": "exponential"}),
     ("select_suppress", {"rule": "hard", "threshold": 0.5}),
     ("select_dpp", {}),
+    ("select_coverage", {}),
 ]
 
 
@@ -192,6 +195,37 @@ def test_hard_suppression_picks_what_the_cpu_picks():
         for given in ((scores, keys, 60, places), (scores.cpu(), keys.cpu(), 60, places.cpu()))
     )
     assert torch.equal(got.cpu(), want)
+
+
+@pytest.mark.parametrize("count", [300, 3000])  # whose cosines are kept, and computed anew
+def test_coverage_picks_what_the_cpu_picks(count):
+    scores, keys = tokens(2, count, dim=64)
+    keys = keys.mul(4).round()  # small integers, whose dot products are exact
+    weights = torch.rand_like(scores)
+    valid = torch.rand_like(scores) < 0.9
+    must_keep = valid & (torch.rand_like(scores) < 0.01)
+    given = (scores, keys, 60, weights, must_keep, valid)
+    got, want = (
+        zk.select_coverage(
+            *(t.to(device) if isinstance(t, torch.Tensor) else t for t in given), sort=False
+        )
+        for device in ("cuda", "cpu")
+    )
+    assert torch.equal(got.cpu(), want)
+
+
+def test_a_graph_of_coverage_follows_its_inputs():
+    scores, keys = tokens(577)
+    zk.select_coverage(scores, keys, 64)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        picks = zk.select_coverage(scores, keys, 64)
+    for _ in range(3):
+        new_scores, new_keys = tokens(577)
+        scores.copy_(new_scores)
+        keys.copy_(new_keys)
+        graph.replay()
+        assert torch.equal(picks, zk.select_coverage(new_scores, new_keys, 64))
 
 
 def test_dpp_spans_the_volume_that_the_cpu_spans():

@@ -65,6 +65,11 @@ struct Suppression {
 // select_dpp: quality (the scores) times the distance from the span of the selected keys.
 struct Volume {};
 
+// select_coverage: the score times what the token adds to the weighted coverage of all.
+struct Coverage {
+  const float* weights = nullptr;  // [total_tokens] or null: all alike
+};
+
 // How a call is spread over a device: a group of `ctas` thread blocks works on one image at a time.
 struct SelectPlan {
   int groups = 1;
@@ -73,13 +78,18 @@ struct SelectPlan {
   int64_t product_rows = 0;  // tokens whose dot products with a round's candidates are kept
   int64_t split_rows = 0;    // tokens of an image up to which its dot products are split
   int64_t chunks = 0;        // parts of a dot product
+  int64_t cosines = 0;       // that are kept of an image, by select_coverage
   size_t workspace_bytes = 0;
 };
+
+// Up to so many of an image's cosines, 32 MiB, are kept by select_coverage; as on the CPU.
+constexpr int64_t kStoredCosines = int64_t{8} << 20;
 
 // What a plan depends on. Results do not.
 struct Device {
   int multiprocessors;
   int shared_bytes;  // that a thread block may have
+  int64_t stored_cosines = kStoredCosines;
 };
 
 // Why no kernel can run on the current device, or an empty string.

@@ -59,6 +59,7 @@ int main(int count, char** arguments) {
     zoprune::cuda::Device device;
     device.multiprocessors = static_cast<int>(number());
     device.shared_bytes = static_cast<int>(number());
+    device.stored_cosines = number();
     zoprune::cuda::SelectArguments select;
     select.images = number();
     select.tokens = number();
@@ -70,8 +71,9 @@ int main(int count, char** arguments) {
     select.key_dtype = static_cast<DType>(number());
     select.sort = number() != 0;
     const bool has_keys = number() != 0, has_must_keep = number() != 0, has_valid = number() != 0,
-               packed = number() != 0;
-    const auto objective = number();  // 0: select, 1: select_suppress, 2: select_dpp
+               packed = number() != 0, has_weights = number() != 0;
+    // 0: select, 1: select_suppress, 2: select_dpp, 3: select_coverage
+    const auto objective = number();
     zoprune::cuda::Redundancy redundancy;
     redundancy.method = static_cast<zoprune::Method>(number());
     redundancy.isolated_first = number() != 0;
@@ -100,6 +102,7 @@ int main(int count, char** arguments) {
     const auto cu_tokens = read_array(cases, offsets), cu_keep = read_array(cases, offsets);
     const auto positions =
         read_array(cases, tokens * static_cast<size_t>(suppression.axes) * sizeof(float));
+    const auto weights = read_array(cases, has_weights ? tokens * sizeof(float) : 0);
     const size_t indices = static_cast<size_t>(select.total_keep) - (plant == "indices" ? 1 : 0);
     std::unique_ptr<int64_t[]> picked(new int64_t[indices]);
     std::fill(picked.get(), picked.get() + indices, -1);
@@ -129,6 +132,9 @@ int main(int count, char** arguments) {
     if (objective == 0) run(select, redundancy, device, withheld);
     if (objective == 1) run(select, suppression, device, withheld);
     if (objective == 2) run(select, zoprune::cuda::Volume(), device, withheld);
+    zoprune::cuda::Coverage coverage;
+    if (has_weights) coverage.weights = reinterpret_cast<float*>(weights.get());
+    if (objective == 3) run(select, coverage, device, withheld);
     std::fwrite(picked.get(), sizeof(int64_t), indices, results);
   }
   std::fclose(results);

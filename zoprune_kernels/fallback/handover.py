@@ -17,6 +17,8 @@ OPERATORS = (
     "select_dpp_varlen",
     "select_suppress",
     "select_suppress_varlen",
+    "select_coverage",
+    "select_coverage_varlen",
 )
 
 
