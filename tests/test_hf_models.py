@@ -142,8 +142,6 @@ def test_guessed_tokens_and_beams_change_nothing(case, model):
 
 @torch.no_grad()
 def test_a_model_that_drafts_changes_nothing(case, model):
-    if V4:
-        pytest.skip("transformers 4: an error, see test_hf_behaviour.py")
     if sees_what_comes_with_it(case, model):
         pytest.skip("drafts attend to each other")
     inputs, assistant = prompt(case, model), copy.deepcopy(model)

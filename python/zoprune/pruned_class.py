@@ -51,8 +51,8 @@ def pruned_class(base: Any) -> Any:
                 arguments, kept = resume(self, turn, arguments, has_images)
         length = arguments["input_ids"].shape[1]
         _shift_lengths(self, arguments, prompt.shape[1] - length)
-        if "inputs_embeds" in arguments:
-            _check_embeds_mode(arguments)
+        if "inputs_embeds" in arguments and arguments["position_ids"] is not None:
+            arguments["position_ids"] = batch_first(arguments["position_ids"])
         output = base.generate(self, **arguments)
         cache = getattr(output, "past_key_values", arguments.get("past_key_values"))
         if cache is not None:
@@ -66,6 +66,7 @@ def pruned_class(base: Any) -> Any:
     if not accepts_encoder_outputs(base):
         members["prepare_inputs_for_generation"] = _prepares_inputs(base)
         members["_expand_inputs_for_generation"] = staticmethod(_expand_for_beams)
+        members["_get_candidate_generator"] = _drafts_from_text(base)
     members |= {"__module__": base.__module__, "__doc__": base.__doc__}
     return type(base.__name__, (base,), members)
 
@@ -110,15 +111,6 @@ def _with_full_prompt(output: Any, prompt: Tensor, length: int) -> Any:
 # -- models that take features as embeddings only (transformers 4) ---------------------------------
 
 
-def _check_embeds_mode(arguments: dict[str, Any]) -> None:
-    if arguments.get("assistant_model") is not None:
-        raise ValueError(
-            "zoprune: assistant_model: expected None with transformers < 5, got a model"
-        )
-    if arguments["position_ids"] is not None:
-        arguments["position_ids"] = batch_first(arguments["position_ids"])
-
-
 def _prepares_inputs(base: Any) -> Callable:
     """``prepare_inputs_for_generation`` that extends given positions and embeddings.
 
@@ -151,6 +143,24 @@ def _prepares_inputs(base: Any) -> Callable:
         return inputs
 
     return prepare_inputs_for_generation
+
+
+def _drafts_from_text(base: Any) -> Callable:
+    """An assistant gets the prompt without this model's embeddings, whose width may not be its own.
+
+    What it drafts is checked by this model, so the answer stays the same.
+    """
+
+    @functools.wraps(base._get_candidate_generator)
+    def _get_candidate_generator(self: Any, **arguments: Any) -> Any:
+        given = arguments["model_kwargs"]
+        embeds = given.get("inputs_embeds")
+        if embeds is not None and arguments["input_ids"].shape[1] == embeds.shape[1]:
+            dropped = ("inputs_embeds", "position_ids")
+            arguments["model_kwargs"] = {k: v for k, v in given.items() if k not in dropped}
+        return base._get_candidate_generator(self, **arguments)
+
+    return _get_candidate_generator
 
 
 def _expand_for_beams(**arguments: Any) -> tuple[Tensor, dict[str, Any]]:
