@@ -126,6 +126,9 @@ def uses_flash(model):
 @contextlib.contextmanager
 def attention(model, implementation):
     before = model.config.get_text_config()._attn_implementation
+    if before == implementation:
+        yield
+        return
     use(model, implementation)
     yield
     use(model, before)
