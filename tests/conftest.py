@@ -35,6 +35,7 @@ def one_thread():
 
 # Minutes of compilers and interpreters: first, so that no process waits for another's last one.
 SLOW = (
+    "test_instruction_sets",
     "test_cuda_shim",
     "test_cuda_races",
     "test_triton",
