@@ -125,7 +125,7 @@ def draw_coverage(rng: np.random.Generator, case: Case) -> None:
 
 @pytest.mark.parametrize(
     ("methods", "count"),
-    [(METHODS, 350), (RULES, 220), (("dpp",), 120), (("coverage",), 50)],
+    [(METHODS, 500), (RULES, 350), (("dpp",), 200), (("coverage",), 150)],
     ids=str,
 )
 def test_random_cases(executable, methods, count):
