@@ -98,18 +98,19 @@ def test_the_same_bits_every_time_and_on_two_streams_at_once():
     assert all(torch.equal(first, picks) for picks in again)
 
 
-def test_a_graph_follows_its_inputs():
+@pytest.mark.parametrize("operator", [zk.select, zk.select_coverage])
+def test_a_graph_follows_its_inputs(operator):
     scores, keys = tokens(577)
-    zk.select(scores, keys, 64)
+    operator(scores, keys, 64)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        picks = zk.select(scores, keys, 64)
+        picks = operator(scores, keys, 64)
     for _ in range(3):
         new_scores, new_keys = tokens(577)
         scores.copy_(new_scores)
         keys.copy_(new_keys)
         graph.replay()
-        assert torch.equal(picks, zk.select(new_scores, new_keys, 64))
+        assert torch.equal(picks, operator(new_scores, new_keys, 64))
 
 
 def test_no_synchronisation():
@@ -212,20 +213,6 @@ def test_coverage_picks_what_the_cpu_picks(count):
         for device in ("cuda", "cpu")
     )
     assert torch.equal(got.cpu(), want)
-
-
-def test_a_graph_of_coverage_follows_its_inputs():
-    scores, keys = tokens(577)
-    zk.select_coverage(scores, keys, 64)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        picks = zk.select_coverage(scores, keys, 64)
-    for _ in range(3):
-        new_scores, new_keys = tokens(577)
-        scores.copy_(new_scores)
-        keys.copy_(new_keys)
-        graph.replay()
-        assert torch.equal(picks, zk.select_coverage(new_scores, new_keys, 64))
 
 
 def test_dpp_spans_the_volume_that_the_cpu_spans():
