@@ -27,7 +27,7 @@ test: $(STAMP)test $(STAMP)native
 
 # The models once more, with the newest transformers of the major version before.
 test-transformers4: $(STAMP)transformers4 $(STAMP)native
-	@OMP_NUM_THREADS=1 PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest -n 2 -rs tests/test_hf_*.py $(ARGS)
+	@OMP_NUM_THREADS=1 PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest -n 2 -rs tests/hf $(ARGS)
 
 bench: $(STAMP)bench $(STAMP)native
 	@$(if $(ARGS),,$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr)

@@ -35,15 +35,15 @@ def one_thread():
 
 # Minutes of compilers and interpreters: first, so that no process waits for another's last one.
 SLOW = (
-    "test_instruction_sets",
-    "test_cuda_shim",
-    "test_cuda_races",
-    "test_triton",
-    "test_cuda_audit",
-    "test_hf_behaviour",
-    "test_demo",
+    "tests/ops/test_instruction_sets.py",
+    "tests/cuda/test_shim.py",
+    "tests/cuda/test_races.py",
+    "tests/ops/test_triton.py",
+    "tests/cuda/test_audit.py",
+    "tests/hf/test_behaviour.py",
+    "tests/test_demo.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in SLOW)
+    items.sort(key=lambda item: not item.path.as_posix().endswith(SLOW))

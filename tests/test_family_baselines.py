@@ -6,7 +6,7 @@ from PIL import ImageColor
 
 from benchmarks import family, family_baselines, family_cases, growth, readme, report, table
 from benchmarks.shapes import Shape
-from tests.family import clustered, grid
+from tests.ops.family import clustered, grid
 from zoprune_kernels import reference
 
 SCORES, KEYS = torch.rand(63).double(), clustered(63, 40, torch.float64)

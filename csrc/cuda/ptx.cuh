@@ -1,5 +1,5 @@
 // The instructions that C++ has no name for. The tests replace this one header by plain C++ to run
-// the kernels on a CPU (tests/cuda_shim).
+// the kernels on a CPU (tests/cuda/shim).
 #pragma once
 
 #include <cuda_fp16.h>

@@ -41,7 +41,7 @@ def answer(model: Any, inputs: dict[str, Any], processor: Any) -> None:
 
 def _tiny(family: str) -> tuple[Any, dict[str, Any]]:
     sys.path.append(str(Path(__file__).parents[2]))
-    from tests.hf_models import CASES, make, prompt
+    from tests.hf.models import CASES, make, prompt
 
     torch.manual_seed(0)
     case = next(case for case in CASES if case.name == family)

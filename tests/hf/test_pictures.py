@@ -1,0 +1,177 @@
+"""Pictures of reports: a red square in a grey photo shows in color where its token is kept.
+
+The photo goes through the model's own image processor and vision tower. The token that the square
+changes most is kept by hand, so the picture can only be right if the way from pixels to tokens and
+the way back agree.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed: pip install 'zoprune_kernels[hf]'"
+)
+
+import zoprune  # noqa: E402
+from PIL import Image  # noqa: E402
+from zoprune import overlay  # noqa: E402
+from zoprune.reports import Report  # noqa: E402
+from zoprune.settings import pruning_of  # noqa: E402
+
+from tests.hf.linear_models import VIEW  # noqa: E402
+from tests.hf.models import CASES, placeholders, prompt  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PINPOINTS = [[28, 56], [56, 28], [56, 56]]
+SQUARE = {"height": 28, "width": 28}
+QWEN = ("Qwen2VL", dict(patch_size=7, merge_size=2, min_pixels=14 * 14, max_pixels=112 * 112))
+SPLIT = dict(size={"longest_edge": 112}, max_image_size={"longest_edge": 56})
+PROCESSORS = {
+    "llava": ("CLIP", dict(size={"shortest_edge": 28}, crop_size=28)),
+    "pixtral": ("Pixtral", dict(size={"longest_edge": 56}, patch_size=7)),
+    "mistral3": ("Pixtral", dict(size={"longest_edge": 56}, patch_size=14)),
+    "llava_next": (
+        "LlavaNext",
+        dict(size={"shortest_edge": 28}, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS),
+    ),
+    "llava_onevision": ("LlavaOnevision", dict(size=SQUARE, image_grid_pinpoints=PINPOINTS)),
+    "llava_onevision-video": ("Siglip", dict(size=SQUARE)),
+    "internvl": ("GotOcr2", dict(size={"height": 56, "width": 56})),
+    "paligemma": ("Siglip", dict(size=SQUARE)),
+    "gemma3": ("Gemma3", dict(size={"height": 56, "width": 56})),
+    "idefics3": ("Idefics3", SPLIT),
+    "smolvlm": ("Idefics3", SPLIT),
+}
+# photos are wide, to tell rows from columns, but for those that are squeezed or scaled down
+SIZES = {"llava": (56, 56), "llava_next": (112, 28), "llava_onevision": (112, 112)}
+SIZES |= {name: (56, 56) for name in ("llava_onevision-video", "internvl", "paligemma", "gemma3")}
+HALVES = [(0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0, 1, 1)]  # left, top, right, bottom of each view
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def family(request):
+    case = request.param
+    name, options = PROCESSORS.get(case.name, QWEN)
+    torch.manual_seed(0)
+    model = zoprune.prune(case.build().eval(), 1)
+    return case, model, getattr(transformers, f"{name}ImageProcessor")(**options)
+
+
+def photo(width, height, square=True):
+    """Grey, darker at the left and the top; with a red square of 14 x 14 pixels at (28, 14).
+
+    Its upper right quarter is black, so that each patch within a merged token has its place.
+    """
+    across, down = np.linspace(0, 70, width), np.linspace(60, 130, height)
+    pixels = (across + down[:, None]).astype(np.uint8)[..., None].repeat(3, axis=2)
+    if square:
+        pixels[14:28, 28:42] = (230, 10, 10)
+        pixels[14:21, 35:42] = 0
+    return Image.fromarray(pixels)
+
+
+def model_inputs(case, processor, picture):
+    """What the processor makes of it; the second of two or more frames of a video."""
+    inputs = dict(processor(images=[picture], return_tensors="pt"))
+    inputs = {name: torch.as_tensor(value) for name, value in inputs.items()}
+    if case.modality == "image":
+        return inputs
+    grey = [photo(*picture.size, square=False)]
+    before = processor(images=grey, return_tensors="pt")["pixel_values"]
+    frames = torch.cat([before, inputs["pixel_values"]])
+    if case.mrope:
+        grid = inputs["image_grid_thw"] * torch.tensor([2, 1, 1])
+        return {"pixel_values_videos": frames, "video_grid_thw": grid}
+    return {"pixel_values_videos": frames[None]}
+
+
+@pytest.fixture(scope="module")
+def planted(family):
+    """(photo, report of a call, how much the square changes each token)."""
+    case, model, processor = family
+    picture = photo(*SIZES.get(case.name, (112, 56)))
+    inputs = model_inputs(case, processor, picture)
+    plain = model_inputs(case, processor, photo(*picture.size, square=False))
+    with torch.no_grad():
+        if case.views:  # the model finds the views in the prompt
+            ids = placeholders(case, 2, 3 * VIEW)
+            inputs["input_ids"] = plain["input_ids"] = torch.tensor([ids])
+        encode = pruning_of(model).family.encode
+        new, old = (encode(model, given, case.modality).features[0] for given in (inputs, plain))
+        if not case.views:
+            ids = placeholders(case, 0, len(new))
+        inputs["input_ids"] = torch.tensor([[3, *ids, 4]])
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        if case.mrope:
+            kind = 2 if case.modality == "video" else 1
+            inputs["mm_token_type_ids"] = (inputs["input_ids"] == case.placeholder) * kind
+        model(**inputs)
+    return picture, zoprune.report(model), (new - old).norm(dim=-1)
+
+
+@torch.no_grad()
+def test_every_token_has_its_place(family):
+    """In a batch of three images, each image's views hold each of its tokens once."""
+    case, model, _ = family
+    model(**prompt(case, model, (2, 1)))
+    report = zoprune.report(model)
+    assert len(report.views) == len(report.scores) == 3
+    for views, scores in zip(report.views, report.scores, strict=True):
+        placed = torch.cat([view.tokens.flatten() for view in views])
+        assert torch.equal(placed.sort().values, (~scores.isnan()).nonzero()[:, 0])
+    report.picture(2)
+
+
+def redness(image):
+    red, green, blue = np.asarray(image).astype(int).transpose(2, 0, 1)
+    return (red - np.maximum(green, blue)) > 80
+
+
+def test_views_show_the_photo(family, planted):
+    case, _, processor = family
+    picture, report, _ = planted
+    parts = HALVES if case.views else [(0, 0, 1, 1)] * len(report.views[0])
+    views = report.views[0][-len(parts) :]
+    shown = overlay.photos(views, processor)
+    if case.modality == "video":
+        assert not redness(shown[0]).any()
+        shown, parts = shown[-1:], parts[-1:]
+    for image, part in zip(shown, parts, strict=True):
+        box = [round(x * y) for x, y in zip(part, picture.size * 2, strict=True)]
+        expected = np.asarray(picture.crop(box).resize(image.size), dtype=int)
+        assert np.abs(np.asarray(image) - expected).max() <= 8
+
+
+def test_the_kept_square_is_red(family, planted, monkeypatch):
+    monkeypatch.setattr(overlay, "SIDE", 240)  # a smaller picture, for speed
+    _, _, processor = family
+    _, report, change = planted
+    seen = 0
+    for view in report.views[0]:
+        strength = change[view.tokens]
+        if strength.max() < change.max() / 3:
+            continue  # no square in this view
+        best = view.tokens.flatten()[strength.argmax()]
+        for kept, red in ((best, True), (view.tokens[-1, -1], False)):
+            image = overlay.picture([view], kept[None], processor)
+            cell = image.width * image.height / view.tokens.numel()
+            assert (redness(image).sum() > cell / 8) == red
+        seen += 1
+    assert seen
+
+
+@pytest.mark.parametrize("normalisation", ["known", "unknown"])
+def test_a_report_draws_its_image(family, planted, monkeypatch, normalisation):
+    monkeypatch.setattr(overlay, "SIDE", 240)
+    _, report, change = planted
+    processor = family[2] if normalisation == "known" else None
+    kept = {"no": torch.tensor([], dtype=torch.long), "all": torch.arange(len(change))}
+    images = {  # with these tokens kept
+        name: Report([replace(report.visuals[0], kept=k)]).picture(0, processor)
+        for name, k in kept.items()
+    }
+    assert redness(images["all"]).any() and not redness(images["no"]).any()
+    assert images["all"].width > 200
