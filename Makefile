@@ -31,7 +31,7 @@ test-transformers4: $(STAMP)transformers4 $(STAMP)native
 
 bench: $(STAMP)bench $(STAMP)native
 	@$(if $(ARGS),,$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr)
-	@$(BIN)/python -m benchmarks.report $(ARGS)
+	@$(BIN)/python -m benchmarks.cpu $(ARGS)
 	@$(if $(ARGS),,$(BIN)/python -m benchmarks.family)
 	@$(if $(ARGS),,$(BIN)/python -m benchmarks.e2e)
 
@@ -40,7 +40,7 @@ audit: $(STAMP)test $(STAMP)native
 
 # With the machine's own Python, torch and pytest: it installs nothing and needs no network.
 gpu-report:
-	@PYTHONPATH=.:python $(PYTHON) -m benchmarks.gpu_report $(ARGS)
+	@PYTHONPATH=.:python $(PYTHON) -m benchmarks.gpu $(ARGS)
 
 lint: $(STAMP)lint
 	@$(BIN)/ruff check -q .

@@ -15,8 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import e2e_table, family, growth, plot
-from .report import RESULTS, ROOT
+from .cpu import plot
+from .cpu.report import RESULTS, ROOT
+from .e2e import table as e2e_table
+from .family import growth
+from .family import report as family
 from .shapes import LLAVA, LLAVA_NEXT, QWEN
 from .targets import PER_CALL, Row, find
 

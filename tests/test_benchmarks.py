@@ -10,16 +10,13 @@ from PIL import ImageColor
 
 from benchmarks import (
     baselines,
-    cases,
-    memory,
-    plot,
     readme,
-    report,
     table,
     targets,
     timing,
     verify,
 )
+from benchmarks.cpu import cases, memory, plot, report
 from benchmarks.shapes import DTYPES, STEP, TINY, make_inputs
 from zoprune_kernels import reference
 

@@ -4,7 +4,12 @@ import pytest
 import torch
 from PIL import ImageColor
 
-from benchmarks import family, family_baselines, family_cases, growth, readme, report, table
+from benchmarks import readme, table
+from benchmarks.cpu import report as cpu_report
+from benchmarks.family import baselines as family_baselines
+from benchmarks.family import cases as family_cases
+from benchmarks.family import growth
+from benchmarks.family import report as family
 from benchmarks.shapes import Shape
 from tests.ops.family import clustered, grid
 from zoprune_kernels import reference
@@ -47,7 +52,7 @@ def measured():
     """A result of every operator at a tiny shape, in the place of 2,880 tokens."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(family.GRID_WIDTH, 64, 8)
-        patch.setattr(report, "SECONDS", 0)
+        patch.setattr(cpu_report, "SECONDS", 0)
         patch.setattr(growth, "TOKENS", (64, 128))
         patch.setattr(growth, "KEEP", (16, 32))
         patch.setattr(growth, "MANY", 96)

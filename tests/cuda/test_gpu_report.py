@@ -8,8 +8,10 @@ import sys
 import pytest
 import torch
 
-from benchmarks import gpu_cases, gpu_report, readme
-from benchmarks.gpu_report import Part
+from benchmarks import readme
+from benchmarks.gpu import cases as gpu_cases
+from benchmarks.gpu import report as gpu_report
+from benchmarks.gpu.report import Part
 from benchmarks.shapes import TINY
 
 

@@ -13,9 +13,12 @@ pytest.importorskip(
 
 import zoprune
 
-from benchmarks import e2e, e2e_models, e2e_table, gpu_report
-from benchmarks.e2e_sample import generate
-from benchmarks.e2e_variants import VARIANTS, PaperSelector, variants
+from benchmarks.e2e import models as e2e_models
+from benchmarks.e2e import report as e2e
+from benchmarks.e2e import table as e2e_table
+from benchmarks.e2e.sample import generate
+from benchmarks.e2e.variants import VARIANTS, PaperSelector, variants
+from benchmarks.gpu import report as gpu_report
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VISION = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.memory import peak_extra_mib
+from benchmarks.cpu.memory import peak_extra_mib
 from tests.ops.cases import DTYPES
 from tests.ops.family import (
     check_candidate_order,

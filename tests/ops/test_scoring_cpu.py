@@ -284,7 +284,7 @@ def test_memory_is_bounded_whatever_m():
     """
     code = """if True:
         import torch
-        from benchmarks.memory import peak_extra_mib
+        from benchmarks.cpu.memory import peak_extra_mib
         from tests.ops.cases import projector
         small = projector(65, d=8, hidden=8192, out=2)
         for dtype in (torch.float32, torch.float16, torch.bfloat16):

@@ -1,7 +1,7 @@
 """The tile of every matrix product, by arithmetic and architecture; nothing is tuned at run time.
 
 A tile depends on nothing else, so an image's bits never depend on its batch.
-``benchmarks/tune_gpu.py`` measures the alternatives on a GPU; docs/kernels.md has the reasoning.
+``benchmarks/gpu/tune.py`` measures the alternatives on a GPU; docs/kernels.md has the reasoning.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .memory import peak_extra_mib
+from ..cpu.memory import peak_extra_mib
 
 NEW_TOKENS = 16
 

@@ -27,14 +27,15 @@ import torch
 import zoprune_kernels
 from zoprune_kernels import backend
 
-from . import memory, table
+from .. import table
+from ..shapes import DIRECTIONS, DTYPES, LLAVA, MANY_TOKENS, SHAPES, Shape
+from ..targets import targets
+from ..timing import Times, in_turns
+from . import memory
 from .cases import OPS, Case, Group, groups
-from .shapes import DIRECTIONS, DTYPES, LLAVA, MANY_TOKENS, SHAPES, Shape
-from .targets import targets
-from .timing import Times, in_turns
 
-ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
 # Rounds for a group of cases, and for how long quick ones may take more.
 ROUNDS, SECONDS = 3, 5.0
 # Published form: gigabytes, so in one dtype only
@@ -181,7 +182,7 @@ def run(
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=OPS, metavar="OP", help="some operators")
     parser.add_argument("--shape", nargs="+", choices=[s.name for s in SHAPES], help="some shapes")
     parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), help="some dtypes")
@@ -204,7 +205,7 @@ def main(arguments: list[str]) -> int:
             progress=progress,
         )
     progress("")
-    report["machine"]["command"] = shlex.join(["python", "-m", "benchmarks.report", *arguments])
+    report["machine"]["command"] = shlex.join(["python", "-m", "benchmarks.cpu", *arguments])
     print(table.render(report))
 
     refused = any("refused" in row for row in report["rows"] + report["memory"])
@@ -217,7 +218,3 @@ def main(arguments: list[str]) -> int:
         output.write_text(json.dumps(report, indent=1) + "\n")
         print(f"\nwritten to {output}")
     return int(refused)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -16,8 +16,9 @@ from torch import Tensor
 import zoprune_kernels as zk
 from zoprune_kernels import reference
 
-from . import baselines, family_baselines
-from .verify import Check
+from .. import baselines
+from ..verify import Check
+from . import baselines as family_baselines
 
 # Steps of a loop that are timed where all k take minutes; each step takes the same time.
 FEW_STEPS, FEW_STEPS_FROM = 8, 1000  # tokens

@@ -18,8 +18,8 @@ import zoprune
 from torch import Tensor
 from zoprune import shortening
 
-from .baselines import authors_selection, paper_sensitivity, sphere
-from .shapes import DIRECTIONS, STEP
+from ..baselines import authors_selection, paper_sensitivity, sphere
+from ..shapes import DIRECTIONS, STEP
 
 VARIANTS = ("unpruned", "oracle", "ours", "paper")
 Inputs = dict[str, Tensor]

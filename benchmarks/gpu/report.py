@@ -25,10 +25,10 @@ from typing import Any
 
 import torch
 
-from . import e2e_table
-from .gpu_targets import targets
-from .report import RESULTS, ROOT, Row, commit, file_name
-from .shapes import DIRECTIONS
+from ..cpu.report import RESULTS, ROOT, Row, commit, file_name
+from ..e2e import table as e2e_table
+from ..shapes import DIRECTIONS
+from .targets import targets
 
 FINISHED, FAILED, SKIPPED = "ok", "FAILED", "skipped: no GPU"
 
@@ -45,14 +45,14 @@ class Part:
 
 
 def measuring(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.gpu_parts", *arguments]
+    return [sys.executable, "-m", "benchmarks.gpu.parts", *arguments]
 
 
 def pytest(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
 
 
-GPU_TESTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_gpu_*.py"))
+GPU_TESTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_gpu_*.py"))
 PARTS = {
     "build": Part([sys.executable, "setup.py", "build_ext", "--inplace"], 150, needs_gpu=False),
     "info": Part([sys.executable, "-m", "zoprune_kernels.info"], 30, needs_gpu=False),
@@ -204,7 +204,7 @@ def table(report: Row) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), metavar="PART", help="some parts")
     parser.add_argument("--seconds", type=float, default=465, help="limit of all parts together")
     parser.add_argument("--output", type=Path, help="file to write instead of the GPU's own")
@@ -229,7 +229,3 @@ def main(arguments: list[str]) -> int:
     print(f"{about['name']}, torch {about['torch']}, commit {about['commit']}: {output}")
     print(table(report))
     return int(failed)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import zoprune_kernels as zk
 
-from .shapes import patches
+from ..shapes import patches
 
 Row = dict[str, Any]
 DIM = 1024

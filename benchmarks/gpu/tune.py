@@ -1,4 +1,4 @@
-"""``python -m benchmarks.tune_gpu``: times candidate tiles of the Triton kernels on this GPU.
+"""``python -m benchmarks.gpu.tune``: times candidate tiles of the Triton kernels on this GPU.
 
 Prints each kernel's candidates, fastest first, beside the tile that zoprune_kernels/triton/tiles.py
 holds; nothing is changed. LLaVA-1.5's projector, 64 directions.
@@ -16,7 +16,7 @@ import torch
 from zoprune_kernels.triton import linear, quadratic, sensitivity, tiles
 from zoprune_kernels.triton.launch import Tile
 
-from .gpu_timing import seconds_per_call
+from .timing import seconds_per_call
 
 _TOKENS, _DEPTH, _HIDDEN, _OUTPUTS, _NUM, _STEP = 576, 1024, 4096, 4096, 64, 0.01
 
@@ -72,7 +72,7 @@ def microseconds(launch: Callable[[Tile], object], tile: Tile) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tune_gpu", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.tune", description=__doc__)
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
     parser.add_argument("--only", choices=tiles.Tiles._fields, help="one kernel")
     options = parser.parse_args()

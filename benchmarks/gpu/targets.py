@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .shapes import LLAVA, LLAVA_NEXT, Shape
-from .targets import Row, find
+from ..shapes import LLAVA, LLAVA_NEXT, Shape
+from ..targets import Row, find
 
 
 @dataclass(frozen=True)

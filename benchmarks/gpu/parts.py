@@ -1,4 +1,4 @@
-"""Parts of ``make gpu-report`` that run in this package: ``python -m benchmarks.gpu_parts PART``.
+"""Parts of ``make gpu-report`` that run in this package: ``python -m benchmarks.gpu.parts PART``.
 
     selection DTYPE | family DTYPE | scoring DTYPE | ceilings | sanitizer TOOL | sanitized
 
@@ -20,7 +20,9 @@ import torch
 
 import zoprune_kernels as zk
 
-from . import gpu_cases, gpu_timing, verify
+from .. import verify
+from . import cases as gpu_cases
+from . import timing as gpu_timing
 
 
 def write(content: dict[str, Any]) -> None:
@@ -56,7 +58,7 @@ def sanitizer(tool: str) -> int:
     # Every tensor an allocation of its own, so that a step beyond it is seen.
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     command = [executable, "--tool", tool, "--error-exitcode", "9", "--kernel-name"]
-    command += ["kernel_substring=select_kernel", sys.executable, "-m", "benchmarks.gpu_parts"]
+    command += ["kernel_substring=select_kernel", sys.executable, "-m", "benchmarks.gpu.parts"]
     return subprocess.run([*command, "sanitized"], env=environment).returncode
 
 

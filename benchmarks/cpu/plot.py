@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .shapes import LLAVA, LLAVA_NEXT, QWEN, Shape
-from .targets import find
+from ..shapes import LLAVA, LLAVA_NEXT, QWEN, Shape
+from ..targets import find
 
 
 class Line(NamedTuple):

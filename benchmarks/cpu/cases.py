@@ -13,10 +13,10 @@ from torch import Tensor
 import zoprune_kernels as zk
 from zoprune_kernels import philox
 
-from . import baselines, verify
-from .shapes import DIRECTIONS, DTYPES, LLAVA_NEXT, QWEN, STEP, Inputs, Shape, make_inputs
-from .timing import in_turns
-from .verify import Check
+from .. import baselines, verify
+from ..shapes import DIRECTIONS, DTYPES, LLAVA_NEXT, QWEN, STEP, Inputs, Shape, make_inputs
+from ..timing import in_turns
+from ..verify import Check
 
 # Directions measured where all 64 would take minutes. Time is linear in their number: the
 # paper-literal times of whole pipelines are scaled up to 64, and the operator's own m = 64 rows

@@ -4,8 +4,8 @@
     python -m benchmarks.e2e --full           # the whole grid, about an hour on two cores
     python -m benchmarks.e2e --device cuda    # a GPU: all layers, the whole grid
 
-The variants run in turns (``e2e_variants``) on real architectures with random weights
-(``e2e_models``); a row counts only if ours gave the oracle's logits. A complete run is written to
+The variants run in turns (``variants``) on real architectures with random weights
+(``models``); a row counts only if ours gave the oracle's logits. A complete run is written to
 ``benchmarks/results/e2e-<cpu>.json``; ``python -m benchmarks.readme`` makes a table of it.
 """
 
@@ -17,7 +17,6 @@ import importlib.metadata
 import json
 import shlex
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,14 +26,14 @@ from typing import Any
 import torch
 import zoprune
 
-from . import e2e_table
-from .e2e_models import ARCHITECTURES, LLAVA, LLAVA_NEXT, Architecture, build, inputs_of
-from .e2e_sample import NEW_TOKENS, Sample, generate
-from .e2e_variants import VARIANTS, PaperSelector, variants
-from .gpu_parts import write as write_part
-from .report import RESULTS, Row, file_name, machine
-from .shapes import DIRECTIONS, DTYPES
-from .timing import MOST_ROUNDS, Times
+from ..cpu.report import RESULTS, Row, file_name, machine
+from ..gpu.parts import write as write_part
+from ..shapes import DIRECTIONS, DTYPES
+from ..timing import MOST_ROUNDS, Times
+from . import table as e2e_table
+from .models import ARCHITECTURES, LLAVA, LLAVA_NEXT, Architecture, build, inputs_of
+from .sample import NEW_TOKENS, Sample, generate
+from .variants import VARIANTS, PaperSelector, variants
 
 BATCHES = (1, 8)
 TOLERANCE = 1e-2  # of the largest logit: not every device gives the same bits twice
@@ -193,7 +192,3 @@ def main(arguments: list[str]) -> int:
         output.write_text(json.dumps(report, indent=1) + "\n")
         print(f"written to {output}")
     return int(refused)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """Peak memory of one call beyond its inputs and outputs, each measured in a process of its own.
 
-``python -m benchmarks.memory CASE SHAPE DTYPE`` prints one number in MiB. Linux only: it resets the
-peak that the kernel keeps (VmHWM) by writing to /proc/self/clear_refs.
+``python -m benchmarks.cpu.memory CASE SHAPE DTYPE`` prints one number in MiB. Linux only: it
+resets the peak that the kernel keeps (VmHWM) by writing to /proc/self/clear_refs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 
 import zoprune_kernels as zk
 
-from . import baselines
-from .shapes import DTYPES, LLAVA, MANY_TOKENS, STEP, TINY, Inputs, make_inputs, patches
+from .. import baselines
+from ..shapes import DTYPES, LLAVA, MANY_TOKENS, STEP, TINY, Inputs, make_inputs, patches
 
 SHAPES = {shape.name: shape for shape in (LLAVA, MANY_TOKENS, TINY)}
 
@@ -94,11 +94,11 @@ CASES: dict[str, tuple[str, str, int, Callable[[Inputs], Callable[[], Any]]]] = 
 def measure(case: str, shape: str, dtype: str) -> dict[str, Any]:
     """A result row: the peak extra memory of one case, from a new process."""
     op, variant, _, _ = CASES[case]
-    command = [sys.executable, "-m", "benchmarks.memory", case, shape, dtype]
+    command = [sys.executable, "-m", "benchmarks.cpu.memory", case, shape, dtype]
     run = subprocess.run(
         command,
         env=os.environ | ENVIRONMENT,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
     )

@@ -1,7 +1,7 @@
 """The selection family against the loops of pruning libraries: ``python -m benchmarks.family``.
 
 Part of ``make bench``. Measures in turns and verifies each result before its ratio counts, like
-``benchmarks.report``. A complete run is written to ``benchmarks/results/family-<cpu>.json``;
+``benchmarks.cpu``. A complete run is written to ``benchmarks/results/family-<cpu>.json``;
 ``python -m benchmarks.readme`` makes the table and the picture of docs/family.md of it. A partial
 run (``--only``, ``--tokens``, ``--dtype``) is written only to ``--output``; so is a run with a
 refused result, whose exit status is 1.
@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 
-from . import growth, table
-from .cases import Case, Group
-from .family_cases import FEW_STEPS, OPERATORS, Operator, Tokens
-from .report import RESULTS, Progress, Row, file_name, machine, measure_group
-from .shapes import DTYPES, Shape, patches
-from .targets import Target, find, ratio
+from .. import table
+from ..cpu.cases import Case, Group
+from ..cpu.report import RESULTS, Progress, Row, file_name, machine, measure_group
+from ..shapes import DTYPES, Shape, patches
+from ..targets import Target, find, ratio
+from . import growth
+from .cases import FEW_STEPS, OPERATORS, Operator, Tokens
 
 SHAPES = [
     Shape(f"{tokens} -> {keep}, D 1024", tokens, 1, 1, 1024, (keep,))
@@ -59,7 +60,7 @@ def group(shape: Shape, x: Tokens, dtype: str, operators: list[Operator]) -> Gro
 
 
 def run(shapes: list[Shape], dtypes: list[str], ops: set[str], progress: Progress) -> list[Row]:
-    """Rows as ``benchmarks.report`` has them; one round of the largest shape."""
+    """Rows as ``benchmarks.cpu`` has them; one round of the largest shape."""
     rows = []
     operators = [operator for operator in OPERATORS if operator.op in ops]
     for dtype in dtypes:
@@ -146,7 +147,3 @@ def main(arguments: list[str]) -> int:
         output.write_text(json.dumps(result, indent=1) + "\n")
         print(f"\nwritten to {output}")
     return int(refused)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -14,9 +14,11 @@ from torch.nn import functional as F
 
 import zoprune_kernels as zk
 
-from . import baselines, family_cases, gpu_timing, verify
-from .shapes import LLAVA, LLAVA_NEXT, QWEN, STEP, Inputs, Shape, make_inputs
-from .verify import Check
+from .. import baselines, verify
+from ..family import cases as family_cases
+from ..shapes import LLAVA, LLAVA_NEXT, QWEN, STEP, Inputs, Shape, make_inputs
+from ..verify import Check
+from . import timing as gpu_timing
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Row = dict[str, Any]
@@ -93,7 +95,7 @@ def selection_cases(shape: Shape) -> tuple[list[Case], dict[str, Call]]:
 
 
 def family_selection_cases(shape: Shape) -> tuple[list[Case], dict[str, Call]]:
-    """The other selections as benchmarks/family_cases.py has them, without its loops: those look at
+    """The other selections as benchmarks/family/cases.py has them, without its loops: those look at
     the data, which a graph cannot."""
     k = shape.keep[0]
 

@@ -1,0 +1,1 @@
+"""Every operator against plain PyTorch on this CPU: ``python -m benchmarks.cpu``."""

@@ -1,0 +1,1 @@
+"""A whole model on a prompt, four ways: ``python -m benchmarks.e2e``."""

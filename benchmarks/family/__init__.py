@@ -1,0 +1,1 @@
+"""The selection family against the loops of pruning libraries: ``python -m benchmarks.family``."""

@@ -1,0 +1,1 @@
+"""Builds, tests, sanitizes and measures on a GPU: ``make gpu-report``."""
