@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from zoprune import comparison, photo, pictures, standins
-from zoprune.cli import main
-from zoprune.progress import Progress
+from zoprune.cli import comparison, main, photo, pictures, standins
+from zoprune.cli.progress import Progress
 
 import zoprune_kernels
 from zoprune_kernels import reference

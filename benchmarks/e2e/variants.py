@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 import zoprune
 from torch import Tensor
-from zoprune import shortening
+from zoprune.hf import shortening
 
 from ..baselines import authors_selection, paper_sensitivity, sphere
 from ..shapes import DIRECTIONS, STEP
@@ -98,7 +98,7 @@ class PaperSelector:
     def __call__(
         self, model: Any, tokens: Any, ids: Tensor, slots: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Stands in for ``zoprune.shortening.select_tokens``."""
+        """Stands in for ``zoprune.hf.shortening.select_tokens``."""
         mlp = model.model.multi_modal_projector
         layers = mlp.linear_1.weight, mlp.linear_1.bias, mlp.linear_2.weight, mlp.linear_2.bias
         directions = sphere(self.directions, tokens.x.shape[1]).to(tokens.x)

@@ -23,8 +23,8 @@ def load(family: str) -> tuple[Any, dict[str, Any], Any]:
     if args.checkpoint is None:
         return (*_tiny(family), None)
     from transformers import AutoModelForImageTextToText, AutoProcessor
-    from zoprune.checkpoint import question
-    from zoprune.photo import open_photo
+    from zoprune.cli.checkpoint import question
+    from zoprune.cli.photo import open_photo
 
     processor = AutoProcessor.from_pretrained(args.checkpoint)
     model = AutoModelForImageTextToText.from_pretrained(args.checkpoint, dtype="auto")

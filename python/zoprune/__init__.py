@@ -4,19 +4,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .hf.prune import prune, restore
+    from .hf.reports import report
+    from .hf.settings import keep
     from .module import PrunedProjector
-    from .pruning import prune, restore
-    from .reports import report
-    from .settings import keep
 
 __all__ = ["PrunedProjector", "keep", "prune", "report", "restore"]
 
 _MODULES = {
     "PrunedProjector": "module",
-    "keep": "settings",
-    "prune": "pruning",
-    "report": "reports",
-    "restore": "pruning",
+    "keep": "hf.settings",
+    "prune": "hf.prune",
+    "report": "hf.reports",
+    "restore": "hf.prune",
 }
 
 

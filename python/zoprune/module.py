@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .projector import Estimator, find_projector
-from .reports import check_linear
+from .projector import Estimator, check_linear, find_projector
 from .selection import Rule, check_keep, choose
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,11 @@ import zoprune_kernels
 from zoprune_kernels.reference import ACTIVATION, DERIVATIVE
 
 logger = logging.getLogger("zoprune")
+LINEAR_WARNING = (
+    "zoprune: the projector is one linear layer: every token has the same sensitivity; "
+    "selecting by diversity only"
+)
+_warned = False
 CHUNK = 4096  # tokens scored at once: bounds the extra memory at a few [CHUNK, H] matrices
 
 
@@ -300,6 +306,22 @@ def find_projector(module: nn.Module) -> Projector:
         )
     merge = linears[0] if len(linears) == 3 else None
     return Projector(linears[-2], activations[0], linears[-1], next(iter(norms), None), merge)
+
+
+def check_linear(method: str) -> None:
+    """A linear projector: warn once per process, as the operators do for activation='identity'.
+
+    ValueError for a method that only ranks scores, which are all equal.
+    """
+    global _warned
+    if method == "topk":
+        raise ValueError(
+            "zoprune: method: expected one that compares tokens, as a linear projector scores all "
+            "alike, got 'topk'"
+        )
+    if not _warned:
+        _warned = True
+        warnings.warn(LINEAR_WARNING, stacklevel=3)
 
 
 def activation_name(module: nn.Module) -> str | None:

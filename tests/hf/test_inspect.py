@@ -9,8 +9,7 @@ pytest.importorskip(
 )
 
 import torch
-from zoprune import costs
-from zoprune.cli import main
+from zoprune.cli import costs, main
 
 from tests.hf.linear_models import gemma3, smolvlm
 from tests.hf.mlp_models import llava, mistral3

@@ -10,9 +10,9 @@ pytest.importorskip(
 )
 
 import zoprune
-from zoprune import reports
+from zoprune import projector as projectors
+from zoprune.hf.settings import pruning_of
 from zoprune.selection import Rule
-from zoprune.settings import pruning_of
 
 from tests.hf.models import CASES, make, prompt
 
@@ -49,16 +49,16 @@ def test_kept_tokens_are_the_most_different(linear, method):
 
 
 def test_one_warning_with_the_reason(linear, monkeypatch):
-    monkeypatch.setattr(reports, "_warned", False)
+    monkeypatch.setattr(projectors, "_warned", False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         zoprune.prune(linear[1], 6)
         zoprune.prune(linear[1], 7)
-    assert [str(w.message) for w in caught] == [reports.LINEAR_WARNING]
+    assert [str(w.message) for w in caught] == [projectors.LINEAR_WARNING]
 
 
 def test_a_linear_layer_alone_warns_too(monkeypatch):
-    monkeypatch.setattr(reports, "_warned", False)
+    monkeypatch.setattr(projectors, "_warned", False)
     with pytest.warns(UserWarning, match="selecting by diversity only"):
         zoprune.PrunedProjector(torch.nn.Linear(8, 8), 3)
 

@@ -10,7 +10,7 @@ transformers = pytest.importorskip(
 )
 
 import zoprune  # noqa: E402
-from zoprune.settings import pruning_of  # noqa: E402
+from zoprune.hf.settings import pruning_of  # noqa: E402
 
 from tests.hf import flash as hf_flash  # noqa: E402
 from tests.hf.flash import FLASH, uses_flash  # noqa: E402

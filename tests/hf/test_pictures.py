@@ -17,9 +17,9 @@ transformers = pytest.importorskip(
 
 import zoprune  # noqa: E402
 from PIL import Image  # noqa: E402
-from zoprune import overlay  # noqa: E402
-from zoprune.reports import Report  # noqa: E402
-from zoprune.settings import pruning_of  # noqa: E402
+from zoprune.cli import overlay  # noqa: E402
+from zoprune.hf.reports import Report  # noqa: E402
+from zoprune.hf.settings import pruning_of  # noqa: E402
 
 from tests.hf.linear_models import VIEW  # noqa: E402
 from tests.hf.models import CASES, placeholders, prompt  # noqa: E402

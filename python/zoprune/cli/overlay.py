@@ -14,7 +14,7 @@ from .errors import require
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .families.base import View
+    from ..hf.families.base import View
 
 SIDE = 1280  # pixels, about, of the picture's longer side
 

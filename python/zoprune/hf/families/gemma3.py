@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..projector import Projector
+from ...projector import Projector
 from .base import Family, VisualTokens
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..selection import STRUCTURE, choose
 from . import reports
 from .families.base import VisualTokens
 from .prompt import Shortening, default_positions
-from .selection import STRUCTURE, choose
 from .settings import Pruning
 
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")  # further inputs with one entry for each token

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(model: Any) -> str:
     """The family, the projector's layers, and the cost of one visual token scored and dropped."""
-    from .families import family_of
+    from ..hf.families import family_of
 
     family = family_of(model)
     projector = family.describe(model.get_submodule(family.projector))

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ..hf.families import family_of
+from ..hf.prune import prune
+from ..hf.reports import report
 from . import photo as photos
 from .errors import UsageError
-from .families import family_of
 from .progress import Progress
-from .pruning import prune
-from .reports import report
 
 
 @dataclass

@@ -14,12 +14,10 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-import zoprune.demo
-import zoprune.inspect
-
+from . import demo, inspect
 from .errors import UsageError
 
-COMMANDS: dict[str, ModuleType] = {"demo": zoprune.demo, "inspect": zoprune.inspect}
+COMMANDS: dict[str, ModuleType] = {"demo": demo, "inspect": inspect}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

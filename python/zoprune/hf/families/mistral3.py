@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..projector import Projector
+from ...projector import Projector
 from .base import Family, View, VisualTokens, sized_views
 
 

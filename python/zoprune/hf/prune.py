@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import reports
+from ..projector import Estimator, Projector, check_linear
+from ..selection import Rule, check_keep
 from .families import family_of
-from .projector import Estimator, Projector
 from .pruned_class import pruned_class
-from .selection import Rule, check_keep
 from .settings import Pruning, pruning_of
 
 
@@ -34,7 +33,7 @@ def prune(
     """Make a Hugging Face VLM keep only some of its visual tokens, in place; returns the model.
 
     Args:
-        model: one of ``zoprune.families.SUPPORTED``.
+        model: one of ``zoprune.hf.families.SUPPORTED``.
         keep: visual tokens to keep, a count or a ratio in (0, 1] given as a float.
         per: what ``keep`` counts over: "image" (an image or a video), or "crop" or "frame" where
             the architecture has them.
@@ -69,7 +68,7 @@ def prune(
     restore(model)
     projector = family.describe(model.get_submodule(family.projector))
     if projector.is_linear:
-        reports.check_linear(method)
+        check_linear(method)
     elif estimator == "closed":
         _prepare_metric(projector, how.through_norm, metric)
     hooks = family.hooks(model)

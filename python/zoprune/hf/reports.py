@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,18 +10,13 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from . import overlay
+from ..cli import overlay
 from .families.base import View
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LINEAR_WARNING = (
-    "zoprune: the projector is one linear layer: every token has the same sensitivity; "
-    "selecting by diversity only"
-)
 _threads = threading.local()
-_warned = False
 
 
 @dataclass(frozen=True)
@@ -104,19 +98,3 @@ def _store() -> WeakKeyDictionary:
     if not hasattr(_threads, "reports"):
         _threads.reports = WeakKeyDictionary()
     return _threads.reports
-
-
-def check_linear(method: str) -> None:
-    """A linear projector: warn once per process, as the operators do for activation='identity'.
-
-    ValueError for a method that only ranks scores, which are all equal.
-    """
-    global _warned
-    if method == "topk":
-        raise ValueError(
-            "zoprune: method: expected one that compares tokens, as a linear projector scores all "
-            "alike, got 'topk'"
-        )
-    if not _warned:
-        _warned = True
-        warnings.warn(LINEAR_WARNING, stacklevel=3)

@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from ..projector import Estimator, Projector
+from ..selection import Rule, check_keep
 from .families import Family
-from .projector import Estimator, Projector
-from .selection import Rule, check_keep
 
 _UNSET = object()
 _override: ContextVar[Any] = ContextVar("zoprune_keep", default=_UNSET)

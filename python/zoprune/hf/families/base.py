@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..projector import Projector, find_projector
+from ...projector import Projector, find_projector
 
 _captured: ContextVar[list[Tensor] | None] = ContextVar("zoprune_captured", default=None)
 

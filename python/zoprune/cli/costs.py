@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .families import family_of
-from .projector import Estimator
-from .selection import Rule, choose
+from ..hf.families import family_of
+from ..projector import Estimator
+from ..selection import Rule, choose
 
 DTYPE = torch.float32
 REPEATS = 3

@@ -1,0 +1,1 @@
+"""Pruning of Hugging Face models."""
