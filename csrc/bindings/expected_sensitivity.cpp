@@ -18,15 +18,17 @@ using torch::stable::empty, torch::stable::narrow, torch::stable::parallel_for;
 // slower products; below two blocks' width nothing is skipped.
 constexpr int64_t kBlock = 512;
 
-// g = phi'(products + b1) [n, H] as T.
+// g = phi'(products + b1) as T, padded like the metric [H, depth].
 template <typename T>
-Tensor derivatives(const Projector& projector, const Tensor& products, ScalarType dtype) {
-  Tensor g = empty({products.size(0), projector.hidden()}, dtype);
+Tensor derivatives(const Projector& projector, const Tensor& products, const Tensor& metric) {
+  const int64_t depth = metric.size(1);
+  Tensor g = empty({products.size(0), depth}, metric.scalar_type());
   const float* in = products.const_data_ptr<float>();
   auto* out = static_cast<T*>(g.mutable_data_ptr());
   auto* const differentiate = ZOPRUNE_BEST(differentiate<T>);
   parallel_for(0, g.size(0), rows_per_task(projector.hidden()), [&](int64_t begin, int64_t end) {
-    differentiate(projector.activation, begin, end, projector.hidden(), in, projector.bias(), out);
+    differentiate(projector.activation, begin, end, projector.hidden(), in, projector.bias(), out,
+                  depth);
   });
   return g;
 }
@@ -36,18 +38,19 @@ Tensor derivatives(const Projector& projector, const Tensor& products, ScalarTyp
 template <typename T>
 void score_tokens(const Projector& projector, const Tensor& products, Tensor metric,
                   float* scores) {
-  const int64_t hidden = projector.hidden(), tokens = products.size(0);
-  Tensor g = derivatives<T>(projector, products, metric.scalar_type());
+  const int64_t hidden = projector.hidden(), tokens = products.size(0), depth = metric.size(1);
+  Tensor g = derivatives<T>(projector, products, metric);
   auto* g_data = static_cast<T*>(g.mutable_data_ptr());
   std::vector<double> form(tokens);
   auto* const add = ZOPRUNE_BEST(add_block_product<T>);
   for (int64_t first = 0; first < hidden;) {
     const int64_t last = hidden - first < 2 * kBlock ? hidden : first + kBlock;
     Tensor block = narrow(metric, 0, first, last - first);
-    const Tensor y = product(narrow(g, 1, 0, last), narrow(block, 1, 0, last));  // [n, block]
+    const int64_t columns = last == hidden ? depth : last;
+    const Tensor y = product(narrow(g, 1, 0, columns), narrow(block, 1, 0, columns));  // [n, block]
     const auto* y_data = static_cast<const T*>(y.const_data_ptr());
     parallel_for(0, tokens, rows_per_task(last - first), [&](int64_t begin, int64_t end) {
-      add(begin, end, last - first, hidden, y_data, g_data + first, form.data());
+      add(begin, end, last - first, depth, y_data, g_data + first, form.data());
     });
     first = last;
   }
@@ -70,8 +73,8 @@ Tensor expected_sensitivity_cpu(Tensor x, Tensor w1, std::optional<Tensor> b1, T
 
 Scorer expected_scorer(const Projector& projector, const Tensor& metric) {
   const ScalarType dtype = product_dtype(metric.scalar_type(), projector.hidden());
-  return [&projector, metric = torch::stable::to(metric, dtype), dtype](const Tensor& products,
-                                                                        float* scores) {
+  return [&projector, metric = padded(metric, dtype), dtype](const Tensor& products,
+                                                             float* scores) {
     const auto score = dtype == ScalarType::Float ? score_tokens<float> : score_tokens<BFloat16>;
     score(projector, products, metric, scores);
   };

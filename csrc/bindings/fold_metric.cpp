@@ -15,7 +15,7 @@ using torch::stable::empty, torch::stable::narrow, torch::stable::to, torch::sta
 
 constexpr int64_t kBlock = 512;  // rows of the metric computed at once
 
-// W W^T of the rows from `first` on, for the first `rows` of them: [rows, H - first].
+// W W^T of W's rows from `first` on, for the first `rows` of them: [rows, H - first]. W is padded.
 Tensor gram(Tensor weight, int64_t first, int64_t rows) {
   Tensor rest = narrow(weight, 0, first, weight.size(0) - first);
   return product(narrow(rest, 0, 0, rows), rest);
@@ -45,13 +45,14 @@ Tensor fold_metric_cpu(Tensor w1, Tensor w2, std::optional<Tensor> directions) {
   check.device("w2", w2, w1, "w1");
   if (directions) check_directions(check, *directions, w1, "w1");
 
-  const Tensor weight = torch::stable::contiguous(to(w1, ScalarType::Float));
-  const Tensor inputs =  // rows w such that W1 C W1^T is their Gram matrix, times their number
-      directions ? product(weight, torch::stable::contiguous(to(*directions, ScalarType::Float)))
-                 : weight;
-  const float scale = 1.0f / static_cast<float>(inputs.size(1));
-  const Tensor outputs =
-      torch::stable::contiguous(transpose(to(w2, ScalarType::Float), 0, 1));  // [H, D]
+  const auto rows = [](const Tensor& matrix) {
+    return torch::stable::contiguous(padded(matrix, ScalarType::Float));
+  };
+  // Rows w such that W1 C W1^T is their Gram matrix, times `terms`.
+  const Tensor inputs = directions ? rows(product(rows(w1), rows(*directions))) : rows(w1);
+  const int64_t terms = directions ? directions->size(0) : w1.size(1);
+  const float scale = 1.0f / static_cast<float>(terms);
+  const Tensor outputs = rows(transpose(w2, 0, 1));  // [H, D]
   const bool fp32 = w1.scalar_type() == ScalarType::Float;
   Tensor metric = empty({w1.size(0), w1.size(0)}, fp32 ? ScalarType::Float : ScalarType::BFloat16);
   if (fp32)

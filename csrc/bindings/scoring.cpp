@@ -15,24 +15,19 @@ namespace {
 using torch::stable::contiguous, torch::stable::empty, torch::stable::narrow;
 using torch::stable::parallel_for, torch::stable::to;
 
-// Products of half-precision inputs round their results to bf16, an error of 2^-8 or less each.
-// Over this many the average is safely below 1e-3.
-constexpr int64_t kTermsForBf16 = 1024;
-
 // Tokens whose first-layer products are held at once.
 constexpr int64_t kTokensAtOnce = 1024;
 
-// Rows of a half-precision weight that are converted to fp32 at once.
-constexpr int64_t kWeightRowsAtOnce = 1024;
-
 template <typename Out>
 Tensor activate_as(const Projector& projector, const Tensor& products, ScalarType dtype) {
-  Tensor out = empty({products.size(0), projector.hidden()}, dtype);
+  const int64_t depth = whole_lines(projector.hidden(), dtype);
+  Tensor out = empty({products.size(0), depth}, dtype);
   const float* in = products.const_data_ptr<float>();
   auto* data = static_cast<Out*>(out.mutable_data_ptr());
   auto* const activate = ZOPRUNE_BEST(activate<Out>);
   parallel_for(0, out.size(0), rows_per_task(projector.hidden()), [&](int64_t begin, int64_t end) {
-    activate(projector.activation, begin, end, projector.hidden(), in, projector.bias(), data);
+    activate(projector.activation, begin, end, projector.hidden(), in, projector.bias(), data,
+             depth);
   });
   return out;
 }
@@ -86,48 +81,18 @@ Activation check_activation(const Checker& check, const std::string& activation)
       "activation", activation, {"gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "identity"}));
 }
 
-ScalarType product_dtype(ScalarType inputs, int64_t terms) {
-  const bool bf16 = inputs != ScalarType::Float && terms >= kTermsForBf16 && aten::has_fast_bf16();
-  return bf16 ? ScalarType::BFloat16 : ScalarType::Float;
-}
-
-Tensor product(const Tensor& x, const Tensor& w, const std::optional<Tensor>& bias) {
-  const Tensor rows = to(x, w.scalar_type());
-  const bool contiguous = rows.is_contiguous() && w.is_contiguous();
-  if (w.scalar_type() == ScalarType::Float && contiguous && aten::has_onednn())
-    return aten::onednn_linear(rows, w, bias);
-  Tensor out = empty({rows.size(0), w.size(0)}, w.scalar_type());
-  aten::linear_out(rows, w, bias, out);
-  return out;
-}
-
-Tensor fp32_product(const Tensor& x, const Tensor& w, const std::optional<Tensor>& bias) {
-  if (w.scalar_type() == ScalarType::Float) return product(x, w, bias);
-  Tensor weight = w;
-  Tensor offset = bias.value_or(torch::stable::full({w.size(0)}, 0, ScalarType::Float));
-  Tensor out = empty({x.size(0), w.size(0)}, ScalarType::Float);
-  for (int64_t first = 0; first < w.size(0); first += kWeightRowsAtOnce) {
-    const int64_t rows = std::min(kWeightRowsAtOnce, w.size(0) - first);
-    const auto block = [&](Tensor& tensor) {
-      return contiguous(to(narrow(tensor, 0, first, rows), ScalarType::Float));
-    };
-    Tensor columns = narrow(out, 1, first, rows);
-    torch::stable::copy_(columns, product(x, block(weight), block(offset)));
-  }
-  return out;
-}
-
 Projector::Projector(const Tensor& w1, const std::optional<Tensor>& b1,
                      const std::optional<Tensor>& w2, const std::optional<Tensor>& b2,
                      Activation activation)
     : activation(activation) {
   const int64_t hidden = w1.size(0);
-  this->w1 = contiguous(w1);
+  const bool fp32 = w1.scalar_type() == ScalarType::Float;
+  this->w1 = contiguous(fp32 ? padded(w1, ScalarType::Float) : w1);
   this->b1 = b1 ? contiguous(to(*b1, ScalarType::Float))
                 : torch::stable::full({hidden}, 0, ScalarType::Float);
   if (!w2) return;
   const ScalarType outputs = product_dtype(w1.scalar_type(), std::min(hidden, w2->size(0)));
-  this->w2 = contiguous(to(*w2, outputs));
+  this->w2 = contiguous(padded(*w2, outputs));
   if (b2) this->b2 = contiguous(to(*b2, outputs));
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bindings/checks.h"
+#include "bindings/products.h"
 #include "bindings/select.h"
 #include "zoprune/activations.h"
 
@@ -26,23 +27,12 @@ void check_metric(const Checker& check, const Tensor& metric, const Tensor& x, c
 void check_step(const Checker& check, double step);
 Activation check_activation(const Checker& check, const std::string& activation);
 
-// The dtype in which a product runs whose result averages `terms` roundings: fp32 for fp32 inputs;
-// for half-precision inputs bf16 where many terms average them out and the processor is fast at
-// it, else fp32 (docs/cpu.md).
-ScalarType product_dtype(ScalarType inputs, int64_t terms);
-
-// x [n, K] times w [M, K] transposed, plus bias [M]: [n, M] in w's dtype, to which x is converted.
-Tensor product(const Tensor& x, const Tensor& w, const std::optional<Tensor>& bias = std::nullopt);
-
-// The same in fp32, whatever w's dtype; w is converted a block of rows at a time.
-Tensor fp32_product(const Tensor& x, const Tensor& w,
-                    const std::optional<Tensor>& bias = std::nullopt);
-
 // Rows of this width that are worth a thread, as parallel_for's grain.
 inline int64_t rows_per_task(int64_t width) { return std::max<int64_t>(1, 32768 / width); }
 
 // f(x) = w2 phi(w1 x + b1) + b2. The first layer's products are always fp32: whatever is wrong in
-// them is wrong for all directions alike. w2 and b2, in their product's dtype, may be missing.
+// them is wrong for all directions alike. w2, in its product's dtype and padded, and b2 may be
+// missing.
 struct Projector {
   Projector(const Tensor& w1, const std::optional<Tensor>& b1, const std::optional<Tensor>& w2,
             const std::optional<Tensor>& b2, Activation activation);
@@ -51,14 +41,14 @@ struct Projector {
   Tensor first_layer(const Tensor& x) const { return fp32_product(x, w1); }  // without bias
   const float* bias() const { return b1.const_data_ptr<float>(); }
 
-  Tensor w1;                 // [H, d]
+  Tensor w1;                 // [H, d], padded where it is fp32
   Tensor b1;                 // fp32 [H], zeros where there is none
-  std::optional<Tensor> w2;  // [D, H]
+  std::optional<Tensor> w2;  // [D, H padded]
   std::optional<Tensor> b2;  // [D]
   Activation activation;
 };
 
-// phi(products + b1) [n, H] as dtype, fp32 or bf16, from the first layer's products [n, H].
+// phi(products + b1) as dtype, fp32 or bf16, from the first layer's products [n, H], padded.
 Tensor activate_products(const Projector& projector, const Tensor& products, ScalarType dtype);
 
 // Writes the scores [n] of the tokens whose first-layer products [n, H] are given.

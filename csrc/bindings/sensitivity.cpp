@@ -67,16 +67,16 @@ template <typename T>
 void add_norms(const Projector& projector, const ExpandedTokens& tokens,
                const DirectionBlock& directions, double* sums) {
   const int64_t at_once = std::max<int64_t>(1, kRows / tokens.tokens);
-  const int64_t width = projector.w2->size(0);
+  const int64_t width = projector.w2->size(0), depth = projector.w2->size(1);
   auto* const perturb = ZOPRUNE_BEST(perturb<T>);
   auto* const row_norms = ZOPRUNE_BEST(row_norms<T>);
   std::vector<float> norms(at_once * tokens.tokens);
   for (int64_t first = 0; first < directions.v.size(0); first += at_once) {
     const int64_t rows = std::min(at_once, directions.v.size(0) - first) * tokens.tokens;
-    Tensor change = empty({rows, tokens.hidden}, projector.w2->scalar_type());
+    Tensor change = empty({rows, depth}, projector.w2->scalar_type());
     auto* out = static_cast<T*>(change.mutable_data_ptr());
     parallel_for(0, rows, rows_per_task(tokens.hidden), [&](int64_t begin, int64_t end) {
-      perturb(projector.activation, begin, end, tokens, directions.from(first), out);
+      perturb(projector.activation, begin, end, tokens, directions.from(first), out, depth);
     });
     const Tensor response = product(change, *projector.w2);  // [rows, D]
     const auto* in = static_cast<const T*>(response.const_data_ptr());

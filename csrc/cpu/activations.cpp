@@ -1,5 +1,7 @@
 #include "cpu/activations.h"
 
+#include <algorithm>
+
 #include "cpu/activation_dispatch.h"
 
 namespace zoprune::ZOPRUNE_ISA {
@@ -12,24 +14,29 @@ inline float poison(float a) { return a - a; }
 
 template <typename Out>
 void activate(Activation activation, int64_t row_begin, int64_t row_end, int64_t hidden,
-              const float* product, const float* bias, Out* out) {
+              const float* product, const float* bias, Out* out, int64_t stride) {
   dispatch(activation, [&](auto constant) {
-    for (int64_t r = row_begin; r < row_end; ++r)
+    for (int64_t r = row_begin; r < row_end; ++r) {
+      Out* const row = out + r * stride;
       for (int64_t i = 0; i < hidden; ++i)
-        store(expand<decltype(constant)::value>(product[r * hidden + i] + bias[i]).value,
-              out[r * hidden + i]);
+        store(expand<decltype(constant)::value>(product[r * hidden + i] + bias[i]).value, row[i]);
+      std::fill(row + hidden, row + stride, Out{});
+    }
   });
 }
 
 template <typename Out>
 void differentiate(Activation activation, int64_t row_begin, int64_t row_end, int64_t hidden,
-                   const float* product, const float* bias, Out* out) {
+                   const float* product, const float* bias, Out* out, int64_t stride) {
   dispatch(activation, [&](auto constant) {
-    for (int64_t r = row_begin; r < row_end; ++r)
+    for (int64_t r = row_begin; r < row_end; ++r) {
+      Out* const row = out + r * stride;
       for (int64_t i = 0; i < hidden; ++i) {
         const float a = product[r * hidden + i] + bias[i];
-        store(expand<decltype(constant)::value>(a).slope + poison(a), out[r * hidden + i]);
+        store(expand<decltype(constant)::value>(a).slope + poison(a), row[i]);
       }
+      std::fill(row + hidden, row + stride, Out{});
+    }
   });
 }
 
@@ -50,9 +57,9 @@ void expand_rows(Activation activation, int64_t row_begin, int64_t row_end, int6
 
 #define ZOPRUNE_INSTANTIATE(Out)                                                                 \
   template void activate<Out>(Activation, int64_t, int64_t, int64_t, const float*, const float*, \
-                              Out*);                                                             \
+                              Out*, int64_t);                                                    \
   template void differentiate<Out>(Activation, int64_t, int64_t, int64_t, const float*,          \
-                                   const float*, Out*);
+                                   const float*, Out*, int64_t);
 ZOPRUNE_INSTANTIATE(float)
 ZOPRUNE_INSTANTIATE(BFloat16)
 #undef ZOPRUNE_INSTANTIATE

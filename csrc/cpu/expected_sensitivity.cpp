@@ -7,10 +7,10 @@
 namespace zoprune::ZOPRUNE_ISA {
 
 template <typename T>
-void add_block_product(int64_t row_begin, int64_t row_end, int64_t width, int64_t hidden,
+void add_block_product(int64_t row_begin, int64_t row_end, int64_t width, int64_t stride,
                        const T* y, T* g, double* form) {
   for (int64_t r = row_begin; r < row_end; ++r) {
-    T* block = g + r * hidden;
+    T* block = g + r * stride;
     form[r] += dot(y + r * width, static_cast<const T*>(block), width);
     for (int64_t i = 0; i < width; ++i) store(2.0f * load(block[i]), block[i]);
   }

@@ -58,16 +58,19 @@ void prepare_directions(Activation activation, float step, int64_t begin, int64_
 
 template <typename T>
 void perturb(Activation activation, int64_t row_begin, int64_t row_end,
-             const ExpandedTokens& tokens, const ProjectedDirections& directions, T* out) {
+             const ExpandedTokens& tokens, const ProjectedDirections& directions, T* out,
+             int64_t stride) {
   const int64_t hidden = tokens.hidden;
   for (int64_t row = row_begin; row < row_end; ++row) {
     const int64_t direction = row / tokens.tokens, token = (row % tokens.tokens) * hidden;
     const float* v = directions.v + direction * hidden;
+    T* const changed = out + row * stride;
     if (directions.direct[direction])
-      difference_row(activation, directions.step, hidden, tokens.a + token, v, out + row * hidden);
+      difference_row(activation, directions.step, hidden, tokens.a + token, v, changed);
     else
       taylor_row(hidden, tokens.slope + token, tokens.cubic + token, v,
-                 directions.v_cubed + direction * hidden, out + row * hidden);
+                 directions.v_cubed + direction * hidden, changed);
+    std::fill(changed + hidden, changed + stride, T{});
   }
 }
 
@@ -79,7 +82,7 @@ void row_norms(int64_t row_begin, int64_t row_end, int64_t width, const T* rows,
 
 #define ZOPRUNE_INSTANTIATE(T)                                                  \
   template void perturb<T>(Activation, int64_t, int64_t, const ExpandedTokens&, \
-                           const ProjectedDirections&, T*);                     \
+                           const ProjectedDirections&, T*, int64_t);            \
   template void row_norms<T>(int64_t, int64_t, int64_t, const T*, float*);
 ZOPRUNE_INSTANTIATE(float)
 ZOPRUNE_INSTANTIATE(BFloat16)

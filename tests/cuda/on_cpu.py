@@ -43,7 +43,7 @@ def run(executable: Path, cases: list[Case], plant: str = "") -> subprocess.Comp
     (folder / "cases").write_bytes(content)
     command = [executable, folder / "cases", folder / "results", *([plant] if plant else [])]
     environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def select(executable: Path, cases: list[Case]) -> list[np.ndarray]:

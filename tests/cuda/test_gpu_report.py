@@ -15,7 +15,7 @@ from benchmarks.gpu.report import Part
 from benchmarks.shapes import TINY
 
 
-def python(code: str, limit: int = 20, needs_gpu: bool = False) -> Part:
+def python(code: str, limit: int = 3600, needs_gpu: bool = False) -> Part:
     return Part([sys.executable, "-c", code], limit, needs_gpu)
 
 
@@ -37,7 +37,7 @@ PARTS = {
 ABOUT = {"device": "cuda", "name": "NVIDIA X", "torch": "2", "date": "2026-01-01", "commit": "abc"}
 
 
-def run(monkeypatch, *names: str, budget: float = 60, has_gpu: bool = False):
+def run(monkeypatch, *names: str, budget: float = 36_000, has_gpu: bool = False):
     monkeypatch.setattr(gpu_report, "PARTS", PARTS)
     return gpu_report.run_parts(list(names), budget, has_gpu, lambda text: None)
 

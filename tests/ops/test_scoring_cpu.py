@@ -216,26 +216,46 @@ def test_non_contiguous_inputs():
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("hidden", [64, 1100])
+@pytest.mark.parametrize("d, hidden", [(32, 64), (33, 65), (31, 1100), (17, 1057)])
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
-def test_nan_and_inf_stay_in_their_token(activation, hidden, dtype):
-    p = projector(63, hidden=hidden, out=hidden, dtype=dtype)
+def test_nan_and_inf_stay_in_their_token(activation, d, hidden, dtype):
+    """Also where a product's kernel reads rows by whole cache lines, as AMX does: operands end with
+    whole lines, which product() insists on everywhere, and unwritten ones hold NaN in tests."""
+    p = projector(63, d=d, hidden=hidden, out=hidden, dtype=dtype)
     metric = OPS.fold_metric(p.w1, p.w2)
-    directions = OPS.directions(3, 32)
+    directions = OPS.directions(3, d)
 
-    def both(x):
-        return (
-            OPS.sensitivity(x, *p.layers[1:4], directions, activation=activation),
-            OPS.expected_sensitivity(x, p.w1, p.b1, metric, activation=activation),
-        )
+    def results(x):
+        project = {"directions": directions, "activation": activation}
+        outputs, _, again = OPS.project_and_select(x, *p.layers[1:], 63, **project)
+        scores = OPS.sensitivity(x, *p.layers[1:4], directions, activation=activation)
+        assert torch.equal(scores.nan_to_num(-1), again.nan_to_num(-1))
+        expected = OPS.expected_sensitivity(x, p.w1, p.b1, metric, activation=activation)
+        return outputs, scores, expected
 
     spoiled = p.x.clone()
-    spoiled[7, 3], spoiled[40, 0], spoiled[41, 5] = float("nan"), float("inf"), -float("inf")
-    rows = torch.tensor([7, 40, 41])
-    for good, bad in zip(both(p.x), both(spoiled), strict=True):
-        assert bad[rows].isnan().all()
-        others = torch.ones(63, dtype=torch.bool).index_fill(0, rows, False)
-        assert torch.equal(good[others], bad[others])
+    # The last row too: behind it is memory that is nobody's.
+    spoiled[7, 3], spoiled[40, 0], spoiled[41, d - 1] = float("nan"), float("inf"), -float("inf")
+    spoiled[62, d - 1] = float("nan")
+    rows = torch.tensor([7, 40, 41, 62])
+    others = torch.ones(63, dtype=torch.bool).index_fill(0, rows, False)
+    for good, bad in zip(results(p.x), results(spoiled), strict=True):
+        assert good.isfinite().all() and torch.equal(good[others], bad[others])
+        if bad.dim() == 1:
+            assert bad[rows].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_nan_in_a_weight_stays_in_its_row_of_the_metric(dtype):
+    p = projector(1, d=33, hidden=67, out=35, dtype=dtype)
+    directions = OPS.directions(5, 33)
+    good = OPS.fold_metric(p.w1, p.w2), OPS.fold_metric(p.w1, p.w2, directions)
+    p.w1[20, 32], p.w2[3, 40] = float("nan"), float("inf")
+    bad = OPS.fold_metric(p.w1, p.w2), OPS.fold_metric(p.w1, p.w2, directions)
+    others = torch.ones(67, dtype=torch.bool).index_fill(0, torch.tensor([20, 40]), False)
+    for before, after in zip(good, bad, strict=True):
+        assert torch.equal(before[others][:, others], after[others][:, others])
+        assert after[20].isnan().all() and not after[40].isfinite().any()
 
 
 def test_linear_projectors_score_alike_whatever_a_token_holds():
@@ -275,6 +295,7 @@ def check_this_instruction_set() -> None:
             step = 1.0 if dtype == torch.float16 else 0.01
             check_scores(projector(20, d=9, hidden=67, out=35, dtype=dtype), activation, step)
         check_scores(projector(20, d=9, hidden=1059, out=1027, dtype=dtype), "gelu", 0.01, num=2)
+        test_nan_and_inf_stay_in_their_token("gelu", 33, 1057, dtype)
 
 
 def test_memory_is_bounded_whatever_m():
