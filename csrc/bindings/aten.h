@@ -19,7 +19,7 @@ using torch::stable::Tensor;
 template <typename Result = Tensor, typename... Args>
 Result call(const char* op, const char* overload, const Args&... args) {
   StableIValue stack[sizeof...(args) + 1] = {torch::stable::detail::from(args)...};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, overload, stack, TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, overload, stack, TORCH_ABI_VERSION));
   return torch::stable::detail::to<Result>(stack[0]);
 }
 

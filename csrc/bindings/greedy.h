@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "bindings/select.h"
-#include "cpu/image.h"
+#include "cpu/greedy/image.h"
 #include "cpu/suppress.h"
 
 namespace zoprune {

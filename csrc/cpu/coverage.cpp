@@ -13,7 +13,7 @@
 #include <numeric>
 #include <vector>
 
-#include "cpu/lazy_greedy.h"
+#include "cpu/greedy/lazy_greedy.h"
 
 namespace zoprune::ZOPRUNE_ISA {
 namespace {

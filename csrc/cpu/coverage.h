@@ -1,6 +1,6 @@
 #pragma once
 
-#include "cpu/image.h"
+#include "cpu/greedy/image.h"
 #include "cpu/isa.h"
 
 namespace zoprune {

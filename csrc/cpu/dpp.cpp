@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/lazy_greedy.h"
+#include "cpu/greedy/lazy_greedy.h"
 
 namespace zoprune::ZOPRUNE_ISA {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "cpu/image.h"
+#include "cpu/greedy/image.h"
 #include "cpu/isa.h"
 #include "zoprune/selection.h"
 

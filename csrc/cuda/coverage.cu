@@ -1,8 +1,9 @@
 // Selection by the weighted coverage that a token adds (facility location): plain greedy, every
 // sum brought up to date with every pick. docs/kernels-selection.md explains the schedule.
+#include "cuda/coverage.h"
 #include "cuda/coverage_terms.cuh"
-#include "cuda/select_launch.cuh"
-#include "cuda/select_similarity.cuh"
+#include "cuda/greedy/launch.cuh"
+#include "cuda/greedy/similarity.cuh"
 
 namespace zoprune::cuda {
 namespace {

@@ -3,9 +3,9 @@
 // can be replaced exactly.
 #pragma once
 
-#include "cuda/select_image.cuh"
-#include "cuda/select_keys.cuh"
-#include "cuda/select_start.cuh"
+#include "cuda/greedy/image.cuh"
+#include "cuda/greedy/keys.cuh"
+#include "cuda/greedy/start.cuh"
 
 namespace zoprune::cuda {
 

@@ -1,5 +1,6 @@
 // Selection by a gain of the score and of the largest cosine to the selected tokens.
-#include "cuda/select_kernel.cuh"
+#include "cuda/greedy/kernel.cuh"
+#include "cuda/select.h"
 
 namespace zoprune::cuda {
 

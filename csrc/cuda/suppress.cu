@@ -1,5 +1,6 @@
 // Selection by a score that each pick lowers nearby.
-#include "cuda/select_kernel.cuh"
+#include "cuda/greedy/kernel.cuh"
+#include "cuda/suppress.h"
 
 namespace zoprune::cuda {
 

@@ -31,7 +31,7 @@ def build(folder: Path, sanitize: str) -> Path:
     """The program of tests/cuda/shim/select_main.cpp, under a sanitizer."""
     built = folder / "select_main"
     includes = [f"-I{SHIM}", f"-I{ROOT / 'csrc/include'}", f"-I{ROOT / 'csrc'}"]
-    sources = [*sorted((ROOT / "csrc/cuda").glob("*.cu")), SHIM / "select_main.cpp"]
+    sources = [*sorted((ROOT / "csrc/cuda").rglob("*.cu")), SHIM / "select_main.cpp"]
     command = ["g++", *FLAGS.split(), *sanitize.split(), *includes, "-x", "c++", *sources]
     subprocess.run([*command, "-o", built], check=True)
     return built

@@ -1,3 +1,5 @@
+#include "cuda/coverage.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include "bindings/cuda/greedy.h"

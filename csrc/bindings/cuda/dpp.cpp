@@ -1,3 +1,5 @@
+#include "cuda/dpp.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include "bindings/cuda/greedy.h"

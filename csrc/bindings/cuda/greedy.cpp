@@ -4,7 +4,7 @@
 
 #include <stdexcept>
 
-#include "cuda/centre.h"
+#include "cuda/greedy/centre.h"
 
 namespace zoprune {
 namespace {

@@ -11,7 +11,7 @@
 
 #include "bindings/aten.h"
 #include "bindings/greedy.h"
-#include "cuda/select.h"
+#include "cuda/greedy/greedy.h"
 
 namespace zoprune {
 

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "bindings/cuda/greedy.h"
+#include "cuda/select.h"
 
 namespace zoprune {
 namespace {

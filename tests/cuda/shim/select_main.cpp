@@ -5,8 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "cuda/centre.h"
+#include "cuda/coverage.h"
+#include "cuda/dpp.h"
+#include "cuda/greedy/centre.h"
 #include "cuda/select.h"
+#include "cuda/suppress.h"
 
 namespace {
 

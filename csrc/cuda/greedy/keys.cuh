@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "cuda/select_state.cuh"
+#include "cuda/greedy/state.cuh"
 
 namespace zoprune::cuda {
 

@@ -1,7 +1,7 @@
 // The candidates of a round: the best tokens by rank, and the rank of the best token left out.
 #pragma once
 
-#include "cuda/select_state.cuh"
+#include "cuda/greedy/state.cuh"
 
 namespace zoprune::cuda {
 

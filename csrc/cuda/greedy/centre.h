@@ -1,7 +1,7 @@
 // Mean-centred keys (Cen-Prune), for selections that compare them.
 #pragma once
 
-#include "cuda/select.h"
+#include "cuda/greedy/greedy.h"
 
 namespace zoprune::cuda {
 

@@ -2,9 +2,9 @@
 // first pick.
 #pragma once
 
-#include "cuda/select_candidates.cuh"
-#include "cuda/select_keys.cuh"
-#include "cuda/select_state.cuh"
+#include "cuda/greedy/candidates.cuh"
+#include "cuda/greedy/keys.cuh"
+#include "cuda/greedy/state.cuh"
 
 namespace zoprune::cuda {
 

@@ -1,12 +1,12 @@
-// Exact blocked greedy for any objective (select_greedy.cuh says what one is).
+// Exact blocked greedy for any objective (picks.cuh says what one is).
 #pragma once
 
-#include "cuda/select_candidates.cuh"
-#include "cuda/select_greedy.cuh"
-#include "cuda/select_image.cuh"
-#include "cuda/select_launch.cuh"
-#include "cuda/select_similarity.cuh"
-#include "cuda/select_start.cuh"
+#include "cuda/greedy/candidates.cuh"
+#include "cuda/greedy/image.cuh"
+#include "cuda/greedy/launch.cuh"
+#include "cuda/greedy/picks.cuh"
+#include "cuda/greedy/similarity.cuh"
+#include "cuda/greedy/start.cuh"
 
 namespace zoprune::cuda {
 

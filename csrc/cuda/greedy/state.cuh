@@ -3,8 +3,9 @@
 
 #include <algorithm>
 
+#include "cuda/greedy/greedy.h"
 #include "cuda/ptx.cuh"
-#include "cuda/select.h"
+#include "zoprune/selection.h"
 
 namespace zoprune::cuda {
 

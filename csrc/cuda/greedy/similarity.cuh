@@ -1,7 +1,7 @@
 // Dot products of an image's keys with those of a round's candidates, by tensor cores.
 #pragma once
 
-#include "cuda/select_keys.cuh"
+#include "cuda/greedy/keys.cuh"
 
 namespace zoprune::cuda {
 

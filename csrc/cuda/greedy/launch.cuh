@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "cuda/select_state.cuh"
+#include "cuda/greedy/state.cuh"
 
 namespace zoprune::cuda {
 

@@ -23,9 +23,9 @@
 //               the same by all the round's picks, for any token, by a warp
 #pragma once
 
-#include "cuda/select_candidates.cuh"
-#include "cuda/select_keys.cuh"
-#include "cuda/select_state.cuh"
+#include "cuda/greedy/candidates.cuh"
+#include "cuda/greedy/keys.cuh"
+#include "cuda/greedy/state.cuh"
 
 namespace zoprune::cuda {
 

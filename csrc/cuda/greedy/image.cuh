@@ -1,7 +1,7 @@
 // The image at hand: where its tokens and picks are, and its sorted result.
 #pragma once
 
-#include "cuda/select_state.cuh"
+#include "cuda/greedy/state.cuh"
 
 namespace zoprune::cuda {
 

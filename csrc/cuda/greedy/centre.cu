@@ -1,7 +1,7 @@
 #include <cfloat>
 
-#include "cuda/centre.h"
-#include "cuda/select_keys.cuh"
+#include "cuda/greedy/centre.h"
+#include "cuda/greedy/keys.cuh"
 
 namespace zoprune::cuda {
 namespace {
