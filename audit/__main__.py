@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from . import cuda_kernels, triton_kernels
+from . import cuda_kernels, specialization, triton_kernels
 from .report import Row, table
 
 
@@ -28,7 +28,10 @@ def main() -> int:
     except RuntimeError as error:
         print(f"CUDA C++ kernels: not audited: {error}")
     print(table(rows))
-    return int(any(row.problems() for row in rows))
+    # Pointers and extents on sm_80, tensor descriptors on sm_90.
+    traps = [trap for sm in (80, 90) for trap in specialization.traps(sm, torch.bfloat16)]
+    print(*traps, f"{len(traps)} launches fail where an integer argument is 1", sep="\n")
+    return int(any(row.problems() for row in rows) or bool(traps))
 
 
 if __name__ == "__main__":

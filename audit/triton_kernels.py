@@ -42,7 +42,12 @@ def rows(capability: int, dtype: torch.dtype, precision: str = "highest") -> lis
     name = "tf32" if dtype == torch.float32 and not full_precision else name
     found = []
     for case in cases(capability, dtype):
-        with _compile_only(capability) as compiled:
+        compiled = []
+
+        def compile_kernel(kernel: JITFunction, arguments: tuple, options: dict) -> None:
+            compiled.append(kernel.run(*arguments, grid=None, warmup=True, **options))  # noqa: B023
+
+        with launching(capability, compile_kernel):
             case.launch()
         for kernel in compiled:
             code = sass.read(kernel.asm["cubin"])
@@ -141,20 +146,16 @@ class _Driver:
 
 
 @contextlib.contextmanager
-def _compile_only(capability: int) -> Iterator[list[Any]]:
-    """Within it a launch only compiles, and appends the kernel to the list."""
-    compiled: list[Any] = []
-
-    def launcher(kernel: JITFunction, grid: Any) -> Callable[..., None]:
-        def launch(*arguments: Any, **options: Any) -> None:
-            compiled.append(kernel.run(*arguments, grid=grid, warmup=True, **options))
-
-        return launch
-
+def launching(
+    capability: int, launch: Callable[[JITFunction, tuple, dict[str, Any]], None]
+) -> Iterator[None]:
+    """Within it ``launch(kernel, arguments, options)`` is called in place of every launch."""
     launch_kernel = JITFunction.__getitem__
     driver.set_active(_Driver(capability))
-    JITFunction.__getitem__ = launcher
+    JITFunction.__getitem__ = lambda kernel, grid: (
+        lambda *arguments, **options: launch(kernel, arguments, options)
+    )
     try:
-        yield compiled
+        yield
     finally:
         JITFunction.__getitem__ = launch_kernel

@@ -47,7 +47,9 @@ def budget(
     rank = torch.empty_like(order).index_copy(
         0, order, torch.arange(len(order), device=order.device)
     )
-    count = count + (rank < total - count.sum())
+    # As integers: a cumsum of floats on a GPU is open about its order, and raises where
+    # deterministic algorithms are asked for.
+    count = (count + (rank < total - count.sum())).long()
     return torch.cat([count.new_zeros(1), count.cumsum(0)]).to(torch.int32)
 
 

@@ -27,8 +27,8 @@ def merge(
     owner = nearest_kept(keys, indices).index_copy(0, indices, position)
     given = torch.where(dropped, w, 0.0)  # [N] what dropped tokens weigh
     gift = torch.where(dropped[:, None], w[:, None] * t, 0.0)  # padding may hold NaN
-    gathered = torch.zeros_like(t[: len(indices)]).index_add(0, owner, gift)
-    weight = given.new_zeros(len(indices)).index_add(0, owner, given)
+    gathered = added_at(torch.zeros_like(t[: len(indices)]), owner, gift)
+    weight = added_at(given.new_zeros(len(indices)), owner, given)
     kept, kept_weight = t[indices], w[indices]
     if rule == "residual":
         merged = kept + gathered / torch.where(weight > 0, weight, 1.0)[:, None]
@@ -44,6 +44,13 @@ def nearest_kept(keys: Tensor, indices: Tensor) -> Tensor:
     """Position in ``indices`` of each token's most similar kept token; ties to the first."""
     z = unit_keys(keys)
     return first_argmax((z @ z[indices].T).clamp(-1, 1))
+
+
+def added_at(rows: Tensor, index: Tensor, added: Tensor) -> Tensor:
+    """rows.index_add(0, index, added), in one order of summation also on a GPU."""
+    if rows.device.type == "cpu":
+        return rows.index_add(0, index, added)
+    return rows.index_put((index,), added, accumulate=True)  # sorts; index_add would race
 
 
 def first_argmax(rows: Tensor) -> Tensor:
@@ -72,9 +79,9 @@ def merge_bipartite(
     source = order[:count].sort().values
     stays = torch.ones_like(size, dtype=torch.bool).index_fill(0, 2 * source, False)
     target = 2 * partner[source] + 1
-    total = size.index_add(0, target, size[2 * source])
+    total = added_at(size, target, size[2 * source])
     weighted = size[:, None] * t
-    merged = weighted.index_add(0, target, weighted[2 * source]) / total[:, None]
+    merged = added_at(weighted, target, weighted[2 * source]) / total[:, None]
     positions = torch.where(stays, index, len(t)).sort().values[: len(t) - count]
     grown = total > size
     merged = torch.where(grown[:, None], merged, t)  # what did not grow stays to the last bit

@@ -40,7 +40,7 @@ def _normal_pair(even, odd):
     return radius * cosine, radius * sine
 
 
-@triton.jit(do_not_specialize=["seed"])
+@triton.jit(do_not_specialize=["dim", "seed"])
 def _directions_kernel(
     out,
     dim,

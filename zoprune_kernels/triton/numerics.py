@@ -29,7 +29,7 @@ def dot(a, b, accumulator, PRECISION: tl.constexpr):
 @triton.jit
 def tile(matrix, row0, column0, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """[ROWS, COLUMNS] of a ``launch.window`` from (row0, column0) on, zero outside the matrix."""
-    if hasattr(matrix, "load"):
+    if isinstance(matrix, tl.core.tensor_descriptor_base):
         return matrix.load([row0, column0])
     else:
         pointer, rows, columns, stride = matrix
