@@ -1,12 +1,12 @@
 #include "cpu/budget.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <numeric>
 
 #include "bindings/checks.h"
+#include "bindings/common/boxed.h"
 
 namespace zoprune {
 namespace {
@@ -50,6 +50,6 @@ Tensor budget_cpu(Tensor weights, int64_t total, std::optional<Tensor> capacity,
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("budget", TORCH_BOX(&budget_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("budget", boxed<&budget_cpu>); }
 
 }  // namespace zoprune

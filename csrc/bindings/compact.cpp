@@ -1,11 +1,11 @@
 #include "cpu/compact.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 
 #include "bindings/checks.h"
+#include "bindings/common/boxed.h"
 
 namespace zoprune {
 namespace {
@@ -75,6 +75,6 @@ std::vector<Tensor> compact_cpu(std::vector<Tensor> tensors, Tensor indices,
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("compact", TORCH_BOX(&compact_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("compact", boxed<&compact_cpu>); }
 
 }  // namespace zoprune

@@ -1,7 +1,6 @@
 #include "cpu/coverage.h"
 
-#include <torch/csrc/stable/library.h>
-
+#include "bindings/common/boxed.h"
 #include "bindings/greedy.h"
 
 namespace zoprune {
@@ -36,8 +35,8 @@ Tensor select_coverage_varlen_cpu(Tensor scores, Tensor keys, Tensor cu_tokens, 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
-  m.impl("select_coverage", TORCH_BOX(&select_coverage_cpu));
-  m.impl("select_coverage_varlen", TORCH_BOX(&select_coverage_varlen_cpu));
+  m.impl("select_coverage", boxed<&select_coverage_cpu>);
+  m.impl("select_coverage_varlen", boxed<&select_coverage_varlen_cpu>);
 }
 
 }  // namespace zoprune

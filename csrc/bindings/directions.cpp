@@ -1,10 +1,11 @@
 #include "bindings/directions.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+
+#include "bindings/common/boxed.h"
 
 namespace zoprune {
 
@@ -38,6 +39,6 @@ Tensor directions_cpu(int64_t num, int64_t dim, std::string distribution, int64_
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("directions", TORCH_BOX(&directions_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("directions", boxed<&directions_cpu>); }
 
 }  // namespace zoprune

@@ -1,7 +1,6 @@
 #include "cpu/dpp.h"
 
-#include <torch/csrc/stable/library.h>
-
+#include "bindings/common/boxed.h"
 #include "bindings/greedy.h"
 
 namespace zoprune {
@@ -35,8 +34,8 @@ Tensor select_dpp_varlen_cpu(Tensor quality, Tensor keys, Tensor cu_tokens, Tens
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
-  m.impl("select_dpp", TORCH_BOX(&select_dpp_cpu));
-  m.impl("select_dpp_varlen", TORCH_BOX(&select_dpp_varlen_cpu));
+  m.impl("select_dpp", boxed<&select_dpp_cpu>);
+  m.impl("select_dpp_varlen", boxed<&select_dpp_varlen_cpu>);
 }
 
 }  // namespace zoprune

@@ -1,11 +1,11 @@
 #include "cpu/expected_sensitivity.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 
 #include "bindings/aten.h"
+#include "bindings/common/boxed.h"
 #include "bindings/scoring.h"
 #include "cpu/activations.h"
 
@@ -81,7 +81,7 @@ Scorer expected_scorer(const Projector& projector, const Tensor& metric) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
-  m.impl("expected_sensitivity", TORCH_BOX(&expected_sensitivity_cpu));
+  m.impl("expected_sensitivity", boxed<&expected_sensitivity_cpu>);
 }
 
 }  // namespace zoprune

@@ -1,11 +1,11 @@
 #include "cpu/fold_metric.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 
 #include "bindings/aten.h"
+#include "bindings/common/boxed.h"
 #include "bindings/scoring.h"
 
 namespace zoprune {
@@ -64,6 +64,6 @@ Tensor fold_metric_cpu(Tensor w1, Tensor w2, std::optional<Tensor> directions) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("fold_metric", TORCH_BOX(&fold_metric_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("fold_metric", boxed<&fold_metric_cpu>); }
 
 }  // namespace zoprune

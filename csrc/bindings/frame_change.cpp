@@ -1,10 +1,10 @@
 #include "cpu/frame_change.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 
+#include "bindings/common/boxed.h"
 #include "bindings/select.h"
 
 namespace zoprune {
@@ -41,6 +41,6 @@ Tensor frame_change_cpu(Tensor x) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("frame_change", TORCH_BOX(&frame_change_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("frame_change", boxed<&frame_change_cpu>); }
 
 }  // namespace zoprune

@@ -1,11 +1,11 @@
 #include "cpu/merge.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <tuple>
 
+#include "bindings/common/boxed.h"
 #include "bindings/select.h"
 
 namespace zoprune {
@@ -179,9 +179,9 @@ std::tuple<Tensor, Tensor, Tensor> merge_bipartite_cpu(Tensor tokens, Tensor key
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
-  m.impl("merge", TORCH_BOX(&merge_cpu));
-  m.impl("merge_varlen", TORCH_BOX(&merge_varlen_cpu));
-  m.impl("merge_bipartite", TORCH_BOX(&merge_bipartite_cpu));
+  m.impl("merge", boxed<&merge_cpu>);
+  m.impl("merge_varlen", boxed<&merge_varlen_cpu>);
+  m.impl("merge_bipartite", boxed<&merge_bipartite_cpu>);
 }
 
 }  // namespace zoprune

@@ -1,11 +1,11 @@
 // score_and_select, project_and_select and their varlen twins: the first layer's products serve the
 // scores and, where tokens are compared or returned, the projector's outputs.
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <tuple>
 
 #include "bindings/aten.h"
+#include "bindings/common/boxed.h"
 #include "bindings/directions.h"
 #include "bindings/greedy.h"
 #include "bindings/scoring.h"
@@ -236,10 +236,10 @@ using Pruning = decltype(operators_of(&request_of));
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
-  m.impl("score_and_select", TORCH_BOX(&Pruning::images<false>));
-  m.impl("project_and_select", TORCH_BOX(&Pruning::images<true>));
-  m.impl("score_and_select_varlen", TORCH_BOX(&Pruning::packed<false>));
-  m.impl("project_and_select_varlen", TORCH_BOX(&Pruning::packed<true>));
+  m.impl("score_and_select", boxed<&Pruning::images<false>>);
+  m.impl("project_and_select", boxed<&Pruning::images<true>>);
+  m.impl("score_and_select_varlen", boxed<&Pruning::packed<false>>);
+  m.impl("project_and_select_varlen", boxed<&Pruning::packed<true>>);
 }
 
 }  // namespace zoprune

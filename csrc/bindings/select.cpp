@@ -1,10 +1,10 @@
 #include "bindings/select.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 
+#include "bindings/common/boxed.h"
 #include "bindings/greedy.h"
 #include "cpu/select.h"
 
@@ -269,8 +269,8 @@ Tensor select_varlen_cpu(Tensor scores, std::optional<Tensor> keys, Tensor cu_to
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
-  m.impl("select", TORCH_BOX(&select_cpu));
-  m.impl("select_varlen", TORCH_BOX(&select_varlen_cpu));
+  m.impl("select", boxed<&select_cpu>);
+  m.impl("select_varlen", boxed<&select_varlen_cpu>);
 }
 
 }  // namespace zoprune

@@ -1,11 +1,11 @@
 #include "cpu/sensitivity.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 
 #include "bindings/aten.h"
+#include "bindings/common/boxed.h"
 #include "bindings/scoring.h"
 #include "cpu/activations.h"
 
@@ -128,6 +128,6 @@ Scorer sampled_scorer(const Projector& projector, const Tensor& directions, doub
   };
 }
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("sensitivity", TORCH_BOX(&sensitivity_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("sensitivity", boxed<&sensitivity_cpu>); }
 
 }  // namespace zoprune

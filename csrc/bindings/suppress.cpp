@@ -1,9 +1,8 @@
 #include "cpu/suppress.h"
 
-#include <torch/csrc/stable/library.h>
-
 #include <string>
 
+#include "bindings/common/boxed.h"
 #include "bindings/greedy.h"
 
 namespace zoprune {
@@ -52,8 +51,8 @@ Tensor select_suppress_varlen_cpu(Tensor scores, std::optional<Tensor> keys, Ten
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
-  m.impl("select_suppress", TORCH_BOX(&select_suppress_cpu));
-  m.impl("select_suppress_varlen", TORCH_BOX(&select_suppress_varlen_cpu));
+  m.impl("select_suppress", boxed<&select_suppress_cpu>);
+  m.impl("select_suppress_varlen", boxed<&select_suppress_varlen_cpu>);
 }
 
 }  // namespace zoprune

@@ -1,7 +1,6 @@
 #include "cuda/coverage.h"
 
-#include <torch/csrc/stable/library.h>
-
+#include "bindings/common/boxed.h"
 #include "bindings/cuda/greedy.h"
 
 namespace zoprune {
@@ -43,8 +42,8 @@ Tensor select_coverage_varlen_cuda(Tensor scores, Tensor keys, Tensor cu_tokens,
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(zoprune, CUDA, m) {
-  m.impl("select_coverage", TORCH_BOX(&select_coverage_cuda));
-  m.impl("select_coverage_varlen", TORCH_BOX(&select_coverage_varlen_cuda));
+  m.impl("select_coverage", boxed<&select_coverage_cuda>);
+  m.impl("select_coverage_varlen", boxed<&select_coverage_varlen_cuda>);
 }
 
 }  // namespace zoprune

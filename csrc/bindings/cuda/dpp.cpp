@@ -1,7 +1,6 @@
 #include "cuda/dpp.h"
 
-#include <torch/csrc/stable/library.h>
-
+#include "bindings/common/boxed.h"
 #include "bindings/cuda/greedy.h"
 
 namespace zoprune {
@@ -36,8 +35,8 @@ Tensor select_dpp_varlen_cuda(Tensor quality, Tensor keys, Tensor cu_tokens, Ten
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(zoprune, CUDA, m) {
-  m.impl("select_dpp", TORCH_BOX(&select_dpp_cuda));
-  m.impl("select_dpp_varlen", TORCH_BOX(&select_dpp_varlen_cuda));
+  m.impl("select_dpp", boxed<&select_dpp_cuda>);
+  m.impl("select_dpp_varlen", boxed<&select_dpp_varlen_cuda>);
 }
 
 }  // namespace zoprune

@@ -1,7 +1,6 @@
 #include "bindings/select.h"
 
-#include <torch/csrc/stable/library.h>
-
+#include "bindings/common/boxed.h"
 #include "bindings/cuda/greedy.h"
 #include "cuda/select.h"
 
@@ -66,8 +65,8 @@ Tensor select_varlen_cuda(Tensor scores, std::optional<Tensor> keys, Tensor cu_t
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(zoprune, CUDA, m) {
-  m.impl("select", TORCH_BOX(&select_cuda));
-  m.impl("select_varlen", TORCH_BOX(&select_varlen_cuda));
+  m.impl("select", boxed<&select_cuda>);
+  m.impl("select_varlen", boxed<&select_varlen_cuda>);
 }
 
 }  // namespace zoprune

@@ -1,7 +1,6 @@
 #include "cuda/suppress.h"
 
-#include <torch/csrc/stable/library.h>
-
+#include "bindings/common/boxed.h"
 #include "bindings/cuda/greedy.h"
 
 namespace zoprune {
@@ -72,8 +71,8 @@ Tensor select_suppress_varlen_cuda(Tensor scores, std::optional<Tensor> keys, Te
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(zoprune, CUDA, m) {
-  m.impl("select_suppress", TORCH_BOX(&select_suppress_cuda));
-  m.impl("select_suppress_varlen", TORCH_BOX(&select_suppress_varlen_cuda));
+  m.impl("select_suppress", boxed<&select_suppress_cuda>);
+  m.impl("select_suppress_varlen", boxed<&select_suppress_varlen_cuda>);
 }
 
 }  // namespace zoprune
