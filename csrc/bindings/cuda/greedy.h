@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "bindings/aten.h"
+#include "bindings/checks.h"
 #include "bindings/greedy.h"
 #include "cuda/greedy/greedy.h"
 
@@ -18,10 +18,15 @@ namespace zoprune {
 // Why no kernel can run on the tensor's device; empty where one can.
 std::string why_not_on(const Tensor& scores);
 
-// The PyTorch reference, which warns once of the reason, or refuses where CUDA is forced.
+// The PyTorch reference, which warns once of the reason, or refuses where CUDA is forced. libtorch
+// keeps 48 bytes for each string that it gets this way (2.11 to 2.15).
 template <typename... Arguments>
 Tensor run_reference(const char* op, const std::string& reason, const Arguments&... arguments) {
-  return aten::call(concat("zoprune::_reference_", op).c_str(), "", reason, arguments...);
+  StableIValue stack[] = {torch::stable::detail::from(reason),
+                          torch::stable::detail::from(arguments)...};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(concat("zoprune::_reference_", op).c_str(), "",
+                                               stack, TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
 // Everything is enqueued on torch's current stream, where the allocator may reuse the workspace as
