@@ -1,0 +1,1 @@
+"""One file for each architecture: its layout, and what its model needs beyond ``PrunedModel``."""

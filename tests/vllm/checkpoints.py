@@ -1,0 +1,417 @@
+"""Tiny checkpoints on disk with their processors, as vLLM and transformers both load them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+WORDS = 64  # ordinary tokens "w0" ... beside the special ones
+TEXT = dict(
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    head_dim=32,
+    max_position_embeddings=4096,
+    bos_token_id=1,
+    eos_token_id=None,
+    pad_token_id=0,
+    tie_word_embeddings=False,
+)
+CLIP = dict(
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    image_size=28,
+    patch_size=7,
+)
+SPECIAL = ["<pad>", "<s>", "<unk>"]
+
+
+def tokenizer(special: list[str], chat: str | None = None, **named: str):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = [*SPECIAL, *special, *(f"w{i}" for i in range(WORDS))]
+    words = Tokenizer(models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="<pad>",
+        bos_token="<s>",
+        unk_token="<unk>",
+        additional_special_tokens=special,
+        **({"extra_special_tokens": named} if named else {}),
+    )
+    fast.chat_template = chat or (
+        "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'text' %}"
+        "{{ c['text'] }}{% else %}" + special[0] + "{% endif %} {% endfor %}{% endfor %}"
+    )
+    return fast
+
+
+def save(model, processor, folder: Path, rename: Callable[[str], str] = lambda name: name) -> Path:
+    """Write a model with weights large enough for tokens to differ in sensitivity."""
+    from safetensors.torch import load_file, save_file
+
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() >= 2:
+                p.mul_(4)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(folder)
+    path = folder / "model.safetensors"
+    weights = {rename(name): w for name, w in load_file(path).items()}
+    save_file(weights, path, {"format": "pt"})
+    processor.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["torch_dtype"] = "float32"
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def text(kind: str, vocabulary: int, **more) -> dict:
+    return {"model_type": kind, **TEXT, "vocab_size": vocabulary, **more}
+
+
+def llava(folder: Path) -> Path:
+    from transformers import (
+        CLIPImageProcessor,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    words = tokenizer(["<image>"])
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        vision_config={"model_type": "clip_vision_model", **CLIP},
+        text_config=text("llama", len(words)),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+    )
+    pictures = CLIPImageProcessor(size={"height": 28, "width": 28}, do_center_crop=False)
+    processor = LlavaProcessor(
+        pictures,
+        words,
+        patch_size=7,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    return save(LlavaForConditionalGeneration(config), processor, folder, _clip_names)
+
+
+def _clip_names(name: str) -> str:
+    """transformers 5 leaves out a level that vLLM looks for."""
+    if "vision_tower." in name and "vision_model." not in name:
+        return name.replace("vision_tower.", "vision_tower.vision_model.")
+    return name
+
+
+def qwen2_5_vl(folder: Path) -> Path:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    vision = dict(
+        depth=2,
+        hidden_size=32,
+        out_hidden_size=64,
+        intermediate_size=48,
+        num_heads=2,
+        patch_size=7,
+        window_size=28,
+        fullatt_block_indexes=[1],
+        tokens_per_second=2,
+    )
+    words = qwen_tokenizer()
+    torch.manual_seed(0)
+    config = Qwen2_5_VLConfig(vision_config=vision, **qwen("qwen2_5_vl", words))
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    return save(model, qwen_processor("Qwen2_5_VLProcessor", words), folder)
+
+
+def qwen_tokenizer():
+    special = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    picture = "<|vision_start|><|image_pad|><|vision_end|>"
+    chat = (
+        "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'text' %}"
+        "{{ c['text'] }}{% else %}" + picture + "{% endif %} {% endfor %}{% endfor %}"
+    )
+    return tokenizer(special, chat)
+
+
+def qwen(kind: str, words, **more) -> dict:
+    rope = {"rope_type": "default", "mrope_section": [8, 4, 4], "rope_theta": 10000.0, **more}
+    ids = words.convert_tokens_to_ids
+    return dict(
+        text_config=text(f"{kind}_text", len(words), rope_parameters=rope, rope_scaling=rope),
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+        tie_word_embeddings=False,
+    )
+
+
+def qwen_processor(name: str, words, patch: int = 7):
+    import transformers
+
+    size = {"shortest_edge": (2 * patch) ** 2, "longest_edge": (16 * patch) ** 2}
+    shape = dict(patch_size=patch, merge_size=2, temporal_patch_size=2)
+    pictures = transformers.Qwen2VLImageProcessor(size=size, **shape)
+    kind = "Qwen3VLVideoProcessor" if "Qwen3" in name else "Qwen2VLVideoProcessor"
+    videos = getattr(transformers, kind)(size=size, **shape)
+    return getattr(transformers, name)(pictures, words, videos, chat_template=words.chat_template)
+
+
+def qwen2_vl(folder: Path) -> Path:
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    vision = dict(depth=2, embed_dim=32, hidden_size=64, num_heads=2, mlp_ratio=2, patch_size=7)
+    words = qwen_tokenizer()
+    torch.manual_seed(0)
+    config = Qwen2VLConfig(vision_config=vision, **qwen("qwen2_vl", words))
+    model = Qwen2VLForConditionalGeneration(config)
+    return save(model, qwen_processor("Qwen2VLProcessor", words), folder)
+
+
+QWEN3_VISION = dict(
+    depth=3,
+    hidden_size=32,
+    out_hidden_size=64,
+    intermediate_size=48,
+    num_heads=2,
+    patch_size=7,
+    num_position_embeddings=64,
+    deepstack_visual_indexes=[0, 1],
+)
+
+
+def qwen3_vl(folder: Path) -> Path:
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    words = qwen_tokenizer()
+    torch.manual_seed(0)
+    config = Qwen3VLConfig(
+        vision_config=QWEN3_VISION, **qwen("qwen3_vl", words, mrope_interleaved=True)
+    )
+    model = Qwen3VLForConditionalGeneration(config)
+    return save(model, qwen_processor("Qwen3VLProcessor", words), folder)
+
+
+def qwen3_vl_moe(folder: Path) -> Path:
+    from transformers import Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
+
+    words = qwen_tokenizer()
+    torch.manual_seed(0)
+    shape = qwen("qwen3_vl_moe", words, mrope_interleaved=True)
+    shape["text_config"] |= dict(
+        num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, decoder_sparse_step=1
+    )
+    config = Qwen3VLMoeConfig(vision_config=QWEN3_VISION, **shape)
+    model = Qwen3VLMoeForConditionalGeneration(config)
+    return save(model, qwen_processor("Qwen3VLProcessor", words), folder)
+
+
+def qwen3_5(folder: Path) -> Path:
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+
+    words = qwen_tokenizer()
+    torch.manual_seed(0)
+    shape = qwen("qwen3_5", words, mrope_interleaved=True, partial_rotary_factor=1.0)
+    shape["text_config"] |= dict(
+        layer_types=["linear_attention", "full_attention"],
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        linear_key_head_dim=32,
+        linear_value_head_dim=32,
+        linear_conv_kernel_dim=4,
+    )
+    vision = {k: v for k, v in QWEN3_VISION.items() if k != "deepstack_visual_indexes"}
+    config = Qwen3_5Config(vision_config=vision, **shape)
+    model = Qwen3_5ForConditionalGeneration(config)
+    return save(model, qwen_processor("Qwen3VLProcessor", words), folder)
+
+
+def llava_next(folder: Path) -> Path:
+    from transformers import (
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextImageProcessor,
+        LlavaNextProcessor,
+    )
+
+    words = tokenizer(["<image>"])
+    grid = [[28, 56], [56, 28], [56, 56]]
+    torch.manual_seed(0)
+    config = LlavaNextConfig(
+        vision_config={"model_type": "clip_vision_model", **CLIP},
+        text_config=text("llama", len(words)),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=grid,
+    )
+    pictures = LlavaNextImageProcessor(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_grid_pinpoints=grid
+    )
+    processor = LlavaNextProcessor(
+        pictures,
+        words,
+        patch_size=7,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    return save(LlavaNextForConditionalGeneration(config), processor, folder, _clip_names)
+
+
+def llava_onevision(folder: Path) -> Path:
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        LlavaOnevisionImageProcessor,
+        LlavaOnevisionProcessor,
+        LlavaOnevisionVideoProcessor,
+    )
+
+    words = tokenizer(["<image>", "<video>"])
+    grid = [[28, 56], [56, 28], [56, 56], [28, 336]]
+    torch.manual_seed(0)
+    config = LlavaOnevisionConfig(
+        vision_config={"model_type": "siglip_vision_model", "vision_use_head": False, **CLIP},
+        text_config=text("qwen2", len(words)),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        video_token_index=words.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=grid,
+        vision_aspect_ratio="anyres_max_9",
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+    size = {"height": 28, "width": 28}
+    processor = LlavaOnevisionProcessor(
+        LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=grid),
+        words,
+        LlavaOnevisionVideoProcessor(size=size),
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+    )
+    return save(LlavaOnevisionForConditionalGeneration(config), processor, folder, _clip_names)
+
+
+def internvl(folder: Path) -> Path:
+    from transformers import (
+        GotOcr2ImageProcessor,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+    )
+
+    words = tokenizer(
+        ["<IMG_CONTEXT>", "<img>", "</img>", "<video>"],
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+    vision = dict(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=[56, 56],
+        patch_size=[7, 7],
+    )
+    torch.manual_seed(0)
+    config = InternVLConfig(
+        vision_config=vision,
+        text_config=text("qwen2", len(words)),
+        image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=16,
+    )
+    size = {"height": 56, "width": 56}
+    pictures = GotOcr2ImageProcessor(size=size, crop_to_patches=True, min_patches=1, max_patches=4)
+    processor = InternVLProcessor(
+        pictures, words, InternVLVideoProcessor(size=size), image_seq_length=16
+    )
+    return save(InternVLForConditionalGeneration(config), processor, folder)
+
+
+PIXTRAL_VISION = dict(
+    model_type="pixtral",
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    head_dim=32,
+    image_size=56,
+    patch_size=7,
+)
+
+
+def _pixtral_processor(words, side: int):
+    from transformers import PixtralImageProcessor, PixtralProcessor
+
+    pictures = PixtralImageProcessor(
+        size={"longest_edge": 56}, patch_size={"height": side, "width": side}
+    )
+    return PixtralProcessor(pictures, words, patch_size=7, spatial_merge_size=side // 7)
+
+
+def pixtral(folder: Path) -> Path:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    words = tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]"])
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        vision_config=PIXTRAL_VISION,
+        text_config=text("mistral", len(words), sliding_window=None),
+        image_token_index=words.convert_tokens_to_ids("[IMG]"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+    return save(LlavaForConditionalGeneration(config), _pixtral_processor(words, 7), folder)
+
+
+def mistral3(folder: Path) -> Path:
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    words = tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]"])
+    torch.manual_seed(0)
+    config = Mistral3Config(
+        vision_config=PIXTRAL_VISION,
+        text_config=text("mistral", len(words), sliding_window=None),
+        image_token_index=words.convert_tokens_to_ids("[IMG]"),
+        spatial_merge_size=2,
+    )
+    return save(Mistral3ForConditionalGeneration(config), _pixtral_processor(words, 14), folder)
+
+
+def gemma3(folder: Path) -> Path:
+    from transformers import (
+        Gemma3Config,
+        Gemma3ForConditionalGeneration,
+        Gemma3ImageProcessor,
+        Gemma3Processor,
+    )
+
+    special = ["<start_of_image>", "<image_soft_token>", "<end_of_image>"]
+    newlines = ["\n", "\n\n", "\n\n\n", "\n\n\n\n"]
+    names = dict(zip(("boi_token", "image_token", "eoi_token"), special, strict=True))
+    words = tokenizer([*special, *newlines], **names)
+    vision = dict(CLIP, model_type="siglip_vision_model", image_size=56, vision_use_head=False)
+    torch.manual_seed(0)
+    config = Gemma3Config(
+        vision_config=vision,
+        text_config=text(
+            "gemma3_text", len(words), layer_types=["sliding_attention", "full_attention"]
+        ),
+        mm_tokens_per_image=16,
+        boi_token_index=words.convert_tokens_to_ids(special[0]),
+        image_token_index=words.convert_tokens_to_ids(special[1]),
+        eoi_token_index=words.convert_tokens_to_ids(special[2]),
+    )
+    pictures = Gemma3ImageProcessor(size={"height": 56, "width": 56})
+    processor = Gemma3Processor(pictures, words, image_seq_length=16)
+    return save(Gemma3ForConditionalGeneration(config), processor, folder)
