@@ -1,5 +1,5 @@
-# make build | demo | test | test-transformers4 | audit | lint | bench | clean. Each installs into .venv
-# what it needs, once.
+# make build | demo | test | test-full | test-transformers4 | matrix | wheels | hub | audit | lint | bench |
+# clean. Each installs into .venv what it needs, once.
 # make gpu-report builds, tests and measures on a GPU with the Python that is there.
 # The environment sees the machine's own packages: a torch >= 2.11 that is already there is used.
 PYTHON ?= python3
@@ -15,19 +15,38 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build demo test test-transformers4 audit lint bench gpu-report clean
+.PHONY: build demo test test-full test-transformers4 matrix wheels hub audit lint bench gpu-report clean
 build: $(STAMP)package $(STAMP)native
 
 demo: $(STAMP)demo $(STAMP)native
 	@$(BIN)/zoprune demo $(ARGS)
 
 # Two processes of one thread each: processes that compete for the same threads take twice as long.
-test: $(STAMP)test $(STAMP)native
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Slow proofs run only if what they prove has changed since tests/proofs.json was written.
+test: $(STAMP)test $(STAMP)native-test
+	@$(PYTEST) $(ARGS)
+
+# With every slow proof; what passed is written to tests/proofs.json.
+test-full: $(STAMP)test $(STAMP)native-full
+	@$(PYTEST) --full $(ARGS)
 
 # The models once more, with the newest transformers of the major version before.
-test-transformers4: $(STAMP)transformers4 $(STAMP)native
-	@OMP_NUM_THREADS=1 PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest -n 2 -rs tests/hf $(ARGS)
+test-transformers4: $(STAMP)transformers4 $(STAMP)native-test
+	@PYTHONPATH=.venv/transformers4 $(PYTEST) -rs tests/hf $(ARGS)
+
+# One library, built against the oldest torch, under old and new versions of everything; writes
+# docs/compatibility.md. ARGS="--only newest --quick"
+matrix: $(STAMP)release
+	@$(BIN)/python -m release.matrix $(ARGS)
+
+# Wheels and the source distribution in dist/, audited, installed and tested. ARGS=cpu builds one.
+wheels: $(STAMP)release
+	@$(BIN)/python -m release.wheels $(ARGS)
+
+# The source package for the Hugging Face kernels hub in build/hub, built and tested here.
+hub: $(STAMP)release
+	@$(BIN)/python -m release.hub $(ARGS)
 
 bench: $(STAMP)bench $(STAMP)native
 	@$(if $(ARGS),,$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr)
@@ -35,7 +54,7 @@ bench: $(STAMP)bench $(STAMP)native
 	@$(if $(ARGS),,$(BIN)/python -m benchmarks.family)
 	@$(if $(ARGS),,$(BIN)/python -m benchmarks.e2e)
 
-audit: $(STAMP)test $(STAMP)native
+audit: $(STAMP)test $(STAMP)native-full
 	@$(BIN)/python -m audit $(ARGS)
 
 # With the machine's own Python, torch and pytest: it installs nothing and needs no network.
@@ -66,21 +85,29 @@ $(STAMP)torch: $(STAMP)venv
 	@$(PIP) "setuptools>=64" wheel
 	@touch $@
 
-$(STAMP)native: $(STAMP)torch $(NATIVE)
-	@echo "building the native library"
-	@mkdir -p build
-	@$(BIN)/python setup.py build_ext --inplace >build/log 2>&1 || { cat build/log; exit 1; }
-	@touch $@
+# Three builds in one folder, where only what differs is compiled again: what pip would build, with the
+# CUDA kernels for one architecture (tests need no more), and for all of them. Each serves those before.
+CUDA := ZOPRUNE_CUDA=$(if $(shell command -v nvcc),ON,OFF)
+$(STAMP)native: HAS := native
+$(STAMP)native-test: HAS := native native-test
+$(STAMP)native-test: WITH := $(CUDA) CUDAARCHS=$(or $(CUDAARCHS),90a-real)
+$(STAMP)native-full: HAS := native native-test native-full
+$(STAMP)native-full: WITH := $(CUDA)
+$(STAMP)native $(STAMP)native-test $(STAMP)native-full: $(STAMP)torch $(NATIVE)
+	@rm -f $(STAMP)native*
+	@$(WITH) $(BIN)/python setup.py -q build_ext --inplace
+	@touch $(addprefix $(STAMP),$(HAS))
 
 $(STAMP)transformers4: $(STAMP)test
 	@echo "installing $(TRANSFORMERS4)"
 	@$(PIP) --upgrade --target .venv/transformers4 "$(TRANSFORMERS4)"
 	@touch $@
 
+BUILD_test := native-test
 # The packages come while the native library is built, which ZOPRUNE_PURE_PYTHON leaves out here.
-$(STAMP)package $(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)lint: $(STAMP)%: $(STAMP)torch pyproject.toml
+$(STAMP)package $(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)lint $(STAMP)release: $(STAMP)%: $(STAMP)torch pyproject.toml
 	@echo "installing what 'make $*' needs"
-	@$(MAKE) -s --no-print-directory $(STAMP)native & native=$$!; ZOPRUNE_PURE_PYTHON=1 \
+	@$(MAKE) -s --no-print-directory $(STAMP)$(or $(BUILD_$*),native) & native=$$!; ZOPRUNE_PURE_PYTHON=1 \
 	  $(PIP) --no-build-isolation -e ".$(if $(filter-out package,$*),[$*])"; \
 	  installed=$$?; wait $$native && exit $$installed
 	@touch $@

@@ -1,10 +1,13 @@
 """Builds zoprune_kernels/libzoprune.so: a setuptools `build_ext` that drives CMake.
 
-ZOPRUNE_PURE_PYTHON=1 installs without the native library; MAX_JOBS bounds the compile jobs.
+The environment decides: ZOPRUNE_CUDA=ON|OFF|AUTO (AUTO: if torch has CUDA), CUDAARCHS, MAX_JOBS,
+CMAKE_ARGS, and ZOPRUNE_PURE_PYTHON=1, which installs without the native library.
 """
 
 import importlib.util
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,28 +37,50 @@ def require(found: str | None, what: str) -> str:
     return found
 
 
+def long_description() -> str:
+    """README.md for a page that has no files beside it: relative links lead to the repository."""
+    repository = re.search(r'^Repository = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    text = (ROOT / "README.md").read_text()
+    text = re.sub(r"!\[([^\]]*)\]\((?!https?:)", rf"![\1]({repository}/raw/main/", text)
+    return re.sub(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)", rf"[\1]({repository}/blob/main/", text)
+
+
+def cmake_options() -> list[str]:
+    """What the environment asks for; CMAKE_ARGS comes last and wins."""
+    spec = importlib.util.find_spec("torch")
+    torch_init = require(spec.origin if spec else None, "torch")
+    options = [f"-DTORCH_DIR={Path(torch_init).parent}"]
+    for option, variable in (
+        ("ZOPRUNE_CUDA", "ZOPRUNE_CUDA"),
+        ("CMAKE_CUDA_ARCHITECTURES", "CUDAARCHS"),
+    ):
+        # Unset where nothing is asked for: an earlier build's choice must not stay in the cache.
+        asked = os.environ.get(variable)
+        options.append(f"-D{option}={asked}" if asked else f"-U{option}")
+    if ninja := shutil.which("ninja", path=SEARCH_PATH):
+        options += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+    return options + shlex.split(os.environ.get("CMAKE_ARGS", ""))
+
+
 class CMakeBuild(build_ext):
     def get_ext_filename(self, fullname: str) -> str:
         # The library has no PyInit, hence no Python ABI tag in its name.
         return fullname.replace(".", os.sep) + ".so"
 
     def build_extension(self, ext: Extension) -> None:
-        spec = importlib.util.find_spec("torch")
-        torch_init = require(spec.origin if spec else None, "torch")
         cmake = require(shutil.which("cmake", path=SEARCH_PATH), "cmake")
         require(
             os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++"), "a C++ compiler"
         )
-        ninja = shutil.which("ninja", path=SEARCH_PATH)
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         build = ROOT / "build" / "cmake"
         jobs = os.environ.get("MAX_JOBS") or str(min(len(os.sched_getaffinity(0)), 8))
-        configure = [cmake, "-S", ROOT, "-B", build, f"-DTORCH_DIR={Path(torch_init).parent}"]
-        if ninja:
-            configure += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+        configure = [cmake, "-S", ROOT, "-B", build, "--log-level=NOTICE", *cmake_options()]
         subprocess.run(configure, check=True)
         subprocess.run([cmake, "--build", build, "--parallel", jobs], check=True)
         output.parent.mkdir(parents=True, exist_ok=True)
+        # A new file: overwriting would crash processes that have the library loaded.
+        output.unlink(missing_ok=True)
         shutil.copy2(build / "libzoprune.so", output)
 
 
@@ -67,6 +92,8 @@ class PlatformWheel(bdist_wheel):
 
 
 setup(
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
     ext_modules=[] if PURE_PYTHON else [Extension("zoprune_kernels.libzoprune", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
 )

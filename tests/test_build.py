@@ -2,8 +2,10 @@
 
 import math
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch
 from zoprune_kernels import _native, backend, directions, info
 from zoprune_kernels.ops import SCHEMAS
 
+PACKAGE = Path(_native.__file__).parent
 MASK = 0xFFFFFFFF
 DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
 
@@ -118,7 +121,8 @@ def test_a_library_that_cannot_load_is_explained(monkeypatch, tmp_path):
     broken = tmp_path / "libzoprune.so"
     broken.write_bytes(b"zoprune_build_info\ntorch=2.99.0\0")
     monkeypatch.setattr(_native, "LIBRARY", broken)
-    error = _native.load()
+    with pytest.warns(RuntimeWarning, match="To build it, type: pip install"):
+        error = _native.load()
     assert "built with torch 2.99.0" in error and f"torch {torch.__version__} is" in error
 
 
@@ -154,3 +158,48 @@ def test_forced_reference_does_not_load_the_library():
     """
     done = python(code, ZOPRUNE_BACKEND="reference")
     assert done.stdout.strip() == str(directions(2, 3, distribution="rademacher").tolist())
+
+
+def warning_of(folder, *, path: str, **environment: str) -> str:
+    """What importing the package from ``path`` says on stderr."""
+    code = "import zoprune_kernels as z; print(z.__file__); z.directions(1, 3)"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(str(folder))
+    return run.stderr
+
+
+@pytest.fixture
+def without_library(tmp_path):
+    """A clone whose library is not built."""
+    shutil.copytree(PACKAGE, tmp_path / "zoprune_kernels", ignore=shutil.ignore_patterns("*.so"))
+    (tmp_path / "CMakeLists.txt").touch()
+    return tmp_path
+
+
+def test_a_missing_library_warns_once_and_says_what_to_type(without_library):
+    said = warning_of(without_library, path=str(without_library))
+    assert said.count("RuntimeWarning") == 1
+    assert f"{without_library}/zoprune_kernels/libzoprune.so is not built" in said
+    assert f"pip install -v --no-build-isolation -e {without_library}" in said
+    assert "hides" not in said
+    assert not warning_of(without_library, path=str(without_library), ZOPRUNE_BACKEND="reference")
+
+
+def test_a_clone_that_hides_an_installed_package_says_so(without_library, tmp_path_factory):
+    site = tmp_path_factory.mktemp("site")
+    (site / "zoprune_kernels").mkdir()
+    (site / "zoprune_kernels" / "libzoprune.so").touch()
+    (site / "zoprune_kernels-0.1.0.dist-info").mkdir()
+    (site / "zoprune_kernels-0.1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: zoprune_kernels\nVersion: 0.1.0\n"
+    )
+    said = warning_of(without_library, path=f"{without_library}{os.pathsep}{site}")
+    assert f"hides the one installed in {site}/zoprune_kernels" in said
+    assert "start it elsewhere" in said

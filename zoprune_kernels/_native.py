@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -12,9 +14,32 @@ LIBRARY = Path(__file__).with_name("libzoprune.so")
 
 
 def load() -> str | None:
-    """Load the native library; returns None, or as text why it did not load. Never raises."""
+    """Load the native library; returns None, or why it did not load, after a warning of it."""
+    reason = _load()
+    if reason is not None:
+        warnings.warn(
+            "zoprune_kernels: operators on the CPU and selections on GPUs run the PyTorch "
+            f"reference, many times slower: {reason}. To build it, type: {_command()}. "
+            "ZOPRUNE_BACKEND=reference in the environment says that this is meant.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return reason
+
+
+def _load() -> str | None:
     if not LIBRARY.exists():
-        return f"{LIBRARY.name} is not built (pip install --no-build-isolation builds it)"
+        missing = f"{LIBRARY} is not built"
+        for distribution in importlib.metadata.distributions(name="zoprune_kernels"):
+            installed = Path(str(distribution.locate_file(f"zoprune_kernels/{LIBRARY.name}")))
+            if installed.exists():
+                missing += (
+                    ", and this copy of the package hides the one installed in "
+                    f"{installed.parent}, which has it (Python takes the current folder first: "
+                    "start it elsewhere)"
+                )
+                break
+        return missing
     try:
         torch.ops.load_library(str(LIBRARY))
     except Exception as error:
@@ -24,6 +49,13 @@ def load() -> str | None:
             f"torch {torch.__version__} is installed: {error}"
         )
     return None
+
+
+def _command() -> str:
+    clone = LIBRARY.parents[1]
+    if (clone / "CMakeLists.txt").exists():
+        return f"pip install -v --no-build-isolation -e {clone}"
+    return "pip install -v --no-build-isolation --force-reinstall --no-deps . (in a clone)"
 
 
 def build_info() -> dict[str, str]:
