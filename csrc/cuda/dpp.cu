@@ -96,14 +96,17 @@ struct Greedy<Volume> {
     __syncwarp();
   }
 
-  // The pick's column of pairs is not needed again: it takes the new components.
+  // The pick's row of pairs is not needed again: it takes the new components.
   __device__ void lower(State& state, Pair* pairs, int a, int pick, int number) const {
     const Shared& s = shared();
-    Pair *const own = pairs + a * kPairStride, *const others = pairs + pick * kPairStride;
-    Pair left = own[pick];
-    for (int p = 0; p < number; ++p) left -= __mulhi(own[s.pick[p]], others[s.pick[p]]);
-    own[pick] = component(left, s.pivot[number]);
-    state.residual -= static_cast<int64_t>(own[pick]) * own[pick];
+    Pair left = pairs[pick * kBlock + a];
+    for (int p = 0; p < number; ++p) {
+      const Pair* const row = pairs + s.pick[p] * kBlock;
+      left -= __mulhi(row[a], row[pick]);
+    }
+    left = component(left, s.pivot[number]);
+    pairs[pick * kBlock + a] = left;
+    state.residual -= static_cast<int64_t>(left) * left;
   }
 
   // A lane has what is left of its picks' cosines, and takes each new component off those after it.
@@ -124,7 +127,7 @@ struct Greedy<Volume> {
         for (int later = slot; later < kSlots; ++later) {
           const int after = later * 32 + lane();
           if (p < after && after < s.picks)
-            left[later] -= __mulhi(next, pairs[s.pick[after] * kPairStride + s.pick[p]]);
+            left[later] -= __mulhi(next, pairs[s.pick[p] * kBlock + s.pick[after]]);
         }
       }
     }

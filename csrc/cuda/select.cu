@@ -109,7 +109,7 @@ struct Greedy<Redundancy> {
   __device__ void publish(const State (&)[kSlots], int, int) const {}
 
   __device__ void lower(State& state, const Pair* pairs, int a, int pick, int) const {
-    state.nearest = fmaxf(state.nearest, pairs[a * kPairStride + pick]);
+    state.nearest = fmaxf(state.nearest, pairs[pick * kBlock + a]);
   }
 
   __device__ void settle(State& state, const Pair*, const Image&, int,

@@ -65,7 +65,7 @@ struct Greedy<Suppression> {
   __device__ void publish(const State (&)[kSlots], int, int) const {}
 
   __device__ void lower(State& state, const Pair* pairs, int a, int pick, int) const {
-    lower_by(state, pairs[a * kPairStride + pick]);
+    lower_by(state, pairs[pick * kBlock + a]);
   }
 
   // One pick after the other, because each takes its share of what the others have left.

@@ -18,7 +18,7 @@
 //   void publish(const State (&)[kSlots], int pick, int number): what else must be known of the
 //               round's pick `number`, by the warp that holds it
 //   void lower(State&, Pair* pairs, int a, int pick, int number): candidate a by that pick; pairs
-//               of the candidates lie in shared memory, kPairStride apart
+//               [kBlock, kBlock] of the candidates lie in shared memory, the pick's in its row
 //   void settle(State&, const Pair* pairs, const Image&, int i, const Pair (&of_picks)[kSlots]):
 //               the same by all the round's picks, for any token, by a warp
 #pragma once
@@ -44,8 +44,9 @@ __device__ typename Objective::Pair relate(const Objective& objective, const Key
   return objective.relate(image, i, other, value);
 }
 
-// Fills the group's `pairs` [kBlock, kBlock]: row a for candidate a, column b for the pick of b.
-// The group shares the work, and must be past a barrier before it reads them.
+// Fills the group's `pairs` [kBlock, kBlock]: row b for the pick of candidate b, column a for what
+// it does to candidate a. The group shares the work, and must be past a barrier before it reads
+// them.
 template <DType type, typename Objective>
 __device__ void relate_candidates(int count, const Objective& objective, const Keys<type>& keys,
                                   const Image& image, const Workspace& work) {
@@ -58,7 +59,7 @@ __device__ void relate_candidates(int count, const Objective& objective, const K
       const int b = first + lane();
       const auto value =
           relate(objective, keys, image, work, token, s.inverse_norm[a], b < count ? b : -1);
-      if (b < count) pairs[a * kBlock + b] = value;
+      if (b < count) pairs[b * kBlock + a] = value;
     }
   }
 }
@@ -75,7 +76,7 @@ __device__ void load_candidates(int count, const Objective& objective, const Ima
   }
 }
 
-// Greedy among the candidates, by one warp: a pick is two warp reductions and a column of pairs.
+// Greedy among the candidates, by one warp: a pick is two warp reductions and a row of pairs.
 // Stops before a step in which a token that is not a candidate might be better. Every thread block
 // of the group makes the same picks, which costs less than one making them and a barrier.
 template <typename Objective>
@@ -83,14 +84,19 @@ __device__ void pick_among(const Candidates& round, int most, bool interact,
                            const Objective& objective, const Image& image,
                            typename Objective::State (&state)[kSlots]) {
   using Pair = typename Objective::Pair;
+  constexpr int kPiece = 4;  // pairs of a copy
   Shared& s = shared();
   auto* const pairs = reinterpret_cast<Pair*>(scratch());
   if (interact) {
     const Pair* const from = objective.pairs + static_cast<int64_t>(image.group) * kBlock * kBlock;
+    // Rows as a whole, what lies behind their columns included: all copies are under way at once.
+    static_assert(kBlock % kPiece == 0 && sizeof(Pair) * kPiece == 16, "whole copies");
 #pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < round.count * kBlock; i += kThreads)
-      if (i % kBlock < round.count)
-        pairs[i / kBlock * kPairStride + i % kBlock] = load_fresh(from + i);
+    for (int i = static_cast<int>(threadIdx.x) * kPiece; i < round.count * kBlock;
+         i += kThreads * kPiece)
+      copy_async(pairs + i, from + i, true);
+    commit_copies();
+    wait_copies<0>();
     __syncthreads();
   }
   if (warp() == 0) {

@@ -28,7 +28,6 @@ constexpr int kChunkStages = 8;
 constexpr int kDigitBits = 11;
 constexpr int kBins = 1 << kDigitBits;
 constexpr int kCachedRanks = 8192;
-constexpr int kPairStride = kBlock + 1;  // a warp reads 32 rows of a column from 32 banks
 
 struct Shared {
   uint64_t unsorted[kBlock];
@@ -51,7 +50,7 @@ ZOPRUNE_HOST_DEVICE int stage_bytes(int block) { return (kTileRows + block) * kR
 // Shared memory with up to `block` candidates: the phases of a round use it one after another.
 inline int shared_bytes(int block) {
   const int ranks = kCachedRanks * sizeof(uint64_t) + kBins * sizeof(uint32_t);
-  const int pairs = block * kPairStride * sizeof(float);
+  const int pairs = block * kBlock * sizeof(float);
   return kHeaderBytes + std::max({ranks, kStages * stage_bytes(block), pairs});
 }
 
