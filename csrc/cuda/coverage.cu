@@ -135,6 +135,7 @@ __global__ __launch_bounds__(kThreads,
                                                             const SelectPlan plan,
                                                             const Workspace work,
                                                             const CoverageState state) {
+  if (threadIdx.x == 0) shared().arrivals_due = 0;
   const Keys<key> keys(arguments);
   const int group = static_cast<int>(blockIdx.x) / plan.ctas;
   for (int64_t number = group; number < arguments.images; number += plan.groups) {

@@ -19,13 +19,19 @@ __device__ inline T load_fresh(const T* address) {
   return __ldcg(address);
 }
 
-__device__ inline uint32_t load_acquire(const uint32_t* address) {
-  uint32_t value;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
-  return value;
+// Counts up, and passes on what this thread knows to whoever waits for the count: its own writes
+// and, past a __syncthreads, those of its thread block.
+__device__ inline void arrive(uint32_t* counter) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" : : "l"(counter) : "memory");
 }
 
-__device__ inline void wait_a_little() { __nanosleep(20); }
+// Waits until so many have arrived; the count may wrap around.
+__device__ inline void wait_for(const uint32_t* counter, uint32_t arrivals) {
+  uint32_t arrived;
+  do {
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(arrived) : "l"(counter) : "memory");
+  } while (static_cast<int32_t>(arrived - arrivals) < 0);
+}
 
 // Copies 16 bytes to shared memory behind the thread's back, or clears them if nothing is there.
 __device__ inline void copy_async(void* shared, const void* global, bool there) {

@@ -1,7 +1,7 @@
 """csrc/cuda's selections on the CPU, under ThreadSanitizer: no two threads are in a race.
 
-What one thread writes and another reads or writes must be ordered by a barrier, or by a fence and
-an atomic, whatever the order was in which the threads really ran (tests/cuda/shim/memory_order.h).
+What one thread writes and another reads or writes must be ordered by a barrier, or by a count
+that releases, whatever the order was in which the threads ran (tests/cuda/shim/memory_order.h).
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ __global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArgumen
                                                              const Workspace work,
                                                              const Greedy<Objective> given) {
   Greedy<Objective> objective = given;
+  if (threadIdx.x == 0) shared().arrivals_due = 0;
   const Keys<key> keys(arguments);
   const bool compare = arguments.keys != nullptr, interact = objective.pairs != nullptr;
   const int group = static_cast<int>(blockIdx.x) / plan.ctas;

@@ -41,6 +41,7 @@ struct Shared {
   int picks;
   uint32_t digit, above, within;  // of a radix pass
   int collected;
+  uint32_t arrivals_due;  // at the group's barrier so far; the first thread's
 };
 
 constexpr int kHeaderBytes = (sizeof(Shared) + 15) / 16 * 16;
@@ -163,11 +164,8 @@ __device__ inline Span tokens_of(const SelectArguments& arguments, int64_t image
 __device__ inline void group_barrier(uint32_t* arrivals, int members) {
   __syncthreads();
   if (members > 1 && threadIdx.x == 0) {
-    __threadfence();
-    const uint32_t ticket = atomicAdd(arrivals, 1u);
-    const uint32_t complete = (ticket / members + 1) * members;
-    while (static_cast<int32_t>(load_acquire(arrivals) - complete) < 0) wait_a_little();
-    __threadfence();
+    arrive(arrivals);
+    wait_for(arrivals, shared().arrivals_due += members);
   }
   __syncthreads();
 }

@@ -84,7 +84,6 @@ struct Fiber {
   Block* block = nullptr;
   unsigned thread = 0;
   unsigned exchanges = 0;
-  bool fenced = false;            // since its last atomic operation
   void* memory = nullptr;         // what ThreadSanitizer knows of it
   std::vector<Copy> copies;       // that it has not waited for
   std::vector<size_t> committed;  // how many of them there were at each commit
@@ -282,21 +281,14 @@ const Warp::Exchange& exchange(const char* name, unsigned mask, T value) {
 SHIM_UNCHECKED inline void __syncthreads() {
   shim::meet(shim::machine.running->block->meeting, "__syncthreads", true);
 }
-SHIM_UNCHECKED inline void __threadfence() { shim::machine.running->fenced = true; }
 SHIM_UNCHECKED inline void __syncwarp() { shim::meet(shim::warp().meeting, "__syncwarp", true); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __mulhi(int a, int b) { return static_cast<int>(static_cast<int64_t>(a) * b >> 32); }
 
-// Tells others what came before a fence, and orders nothing without one.
-SHIM_UNCHECKED inline void pass_on(const void* address) {
-  if (shim::machine.running->fenced) shim::release(address);
-  shim::machine.running->fenced = false;
-}
-
+// Orders no other memory.
 template <typename T>
 T atomicAdd(T* address, T value) {
-  pass_on(address);
   return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
 

@@ -1,6 +1,6 @@
 // Test only: what orders memory accesses on a GPU, told to ThreadSanitizer, to which every CUDA
-// thread is a thread of its own. Taking turns orders nothing: two accesses that no barrier, fence
-// or launch orders are a race, whichever came first.
+// thread is a thread of its own. Taking turns orders nothing: two accesses that no barrier,
+// released count or launch orders are a race, whichever came first.
 #pragma once
 
 #ifdef __SANITIZE_THREAD__

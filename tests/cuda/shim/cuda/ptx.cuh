@@ -13,12 +13,15 @@ template <typename T>
 T load_fresh(const T* address) {
   return *address;
 }
-inline uint32_t load_acquire(const uint32_t* address) {
-  const uint32_t value = __atomic_load_n(address, __ATOMIC_RELAXED);
-  shim::acquire(address);
-  return value;
+inline void arrive(uint32_t* counter) {
+  shim::release(counter);
+  __atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED);
 }
-inline void wait_a_little() { shim::yield(); }
+inline void wait_for(const uint32_t* counter, uint32_t arrivals) {
+  while (static_cast<int32_t>(__atomic_load_n(counter, __ATOMIC_RELAXED) - arrivals) < 0)
+    shim::yield();
+  shim::acquire(counter);
+}
 
 // Copies happen as late as they may: where their thread waits for them.
 SHIM_UNCHECKED inline void copy_async(void* shared, const void* global, bool there) {
