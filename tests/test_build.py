@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from zoprune_kernels import _native, backend, directions, info
-from zoprune_kernels.ops import SCHEMAS
+from zoprune_kernels.operators import OPERATORS
 
 PACKAGE = Path(_native.__file__).parent
 MASK = 0xFFFFFFFF
@@ -104,7 +104,7 @@ def test_native_orthogonal_rows():
 
 def test_info_lists_every_operator():
     report = info.report()
-    for op in SCHEMAS:
+    for op in OPERATORS:
         assert sum(line.split()[:1] == [op] for line in report.splitlines()) == 2
     assert f"built with torch        {_native.build_info()['torch']}" in report
 

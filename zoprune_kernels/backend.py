@@ -7,39 +7,25 @@ A forced backend that cannot run is an error: at import if no operator can use i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
 
-from . import _native
-from .ops import SCHEMAS
+from . import _native, _torch
+from .environment import BACKENDS as BACKENDS
+from .environment import requested
+from .operators import OPERATORS
 from .triton import register
 
-BACKENDS = ("auto", "cuda", "triton", "cpu", "reference")
 PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 
-
-def _requested() -> str:
-    backend = os.environ.get("ZOPRUNE_BACKEND", "auto")
-    if backend not in BACKENDS:
-        raise RuntimeError(
-            f"ZOPRUNE_BACKEND: expected one of {', '.join(BACKENDS)}, got '{backend}'"
-        )
-    return backend
-
-
-requested = _requested()
 native_error = (
     "not loaded, because ZOPRUNE_BACKEND=reference" if requested == "reference" else _native.load()
 )
 # Asked before anything else registers for a device.
 native_kernels = {
-    (op, device)
-    for op in SCHEMAS
-    for device in PREFERENCE
-    if torch._C._dispatch_has_kernel_for_dispatch_key(f"zoprune::{op}", device.upper())
+    (op, device) for op in OPERATORS for device in PREFERENCE if _torch.has_kernel(op, device)
 }
 
 
@@ -84,12 +70,12 @@ def _enforce() -> None:
     """Make every call that the forced backend cannot serve an error."""
     refused = [
         (op, device, reason)
-        for op in SCHEMAS
+        for op in OPERATORS
         for device in PREFERENCE
         for _, reason in candidates(op, device)
         if reason is not None
     ]
-    if len(refused) == len(SCHEMAS) * len(PREFERENCE):
+    if len(refused) == len(OPERATORS) * len(PREFERENCE):
         own = "cpu" if requested == "cpu" else "cuda"
         reason = next(reason for _, device, reason in refused if device == own)
         raise RuntimeError(f"ZOPRUNE_BACKEND={requested} cannot run: {reason}")
@@ -100,11 +86,9 @@ def _enforce() -> None:
 
 def _route_directions(num: int, dim: int, *, device: Any = None, **options: Any) -> torch.Tensor:
     """``directions`` takes no tensor: the dispatcher finds its backend by ``device``."""
+    overload = torch.ops.zoprune.directions.default
     kind = torch.device(device or "cpu").type
-    key = torch._C._dispatch_key_parse(torch._C._dispatch_key_for_device(kind))
-    return torch.ops.zoprune.directions.default.redispatch(
-        torch._C.DispatchKeySet(key), num, dim, device=device, **options
-    )
+    return _torch.call_for_device(overload, kind, num, dim, device=device, **options)
 
 
 def _register_triton() -> None:

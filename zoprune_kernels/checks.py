@@ -1,24 +1,116 @@
 """Argument checks shared by the reference, the fake kernels and every Python backend.
 
 Each error reads ``zoprune::<op>: <argument>: expected <what>, got <what came>`` and is a
-RuntimeError. The native library raises the same text (csrc/bindings/checks.h).
+RuntimeError. The native library raises the same text (csrc/bindings). A leaf: it imports nothing of
+this package.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-from .rules import FAMILY, FIRST_PICKS, METHODS, RULES, PruneRule, SelectRule, Suppression
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "identity")
 DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
 Shape = list[int]
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A tensor that an operator returns, before it is computed."""
+
+    shape: Shape
+    dtype: torch.dtype
+    device: torch.device
+
+    def empty(self) -> Tensor:
+        return torch.empty(self.shape, dtype=self.dtype, device=self.device)
+
+
+class Call:
+    """One call of an operator: each argument, by its Python name, is an attribute."""
+
+    def __init__(self, op: str, arguments: Mapping[str, Any]) -> None:
+        self.op, self.arguments = op, arguments
+        self.check = Checker(op)
+        self.packed = "cu_tokens" in arguments  # images of different sizes, one after the other
+        vars(self).update(arguments)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, argument: str) -> Any: ...
+
+    def kept(self, like: Tensor, name: str, tokens: Sequence[int] | None = None) -> Output:
+        """The picked indices, the number kept checked: k, or what the packing says.
+
+        ``tokens`` is the shape [N] or [B, N] of the images, that of ``like`` by default.
+        """
+        if self.packed:
+            self.check.segments(self.cu_tokens, self.cu_keep, self.total_keep, like, name)
+            return Output([self.total_keep], torch.int64, like.device)
+        *images, count = like.shape if tokens is None else tokens
+        self.check.k(self.k, count)
+        return Output([*images, self.k], torch.int64, like.device)
+
+    @functools.cached_property
+    def images(self) -> list[Segment]:
+        """The packed images, their offsets checked; reads them, so it synchronises on a GPU."""
+        offsets, kept = self.cu_tokens.tolist(), self.cu_keep.tolist()
+        tokens = next(iter(self.arguments.values())).shape[0]
+        total = self.total_keep if "total_keep" in self.arguments else self.indices.shape[0]
+        self.check.segment_values(offsets, kept, tokens, total)
+        return [
+            Segment(offsets[i], offsets[i + 1], kept[i + 1] - kept[i])
+            for i in range(len(offsets) - 1)
+        ]
+
+    def check_indices(self, indices: Tensor, tokens: int, distinct: bool = False) -> None:
+        """Kept indices in range; only on the CPU, where reading them is free."""
+        if indices.device.type != "cpu":
+            return
+        for row in indices.reshape(-1, indices.shape[-1]):
+            if row.numel() and (int(row.min()) < 0 or int(row.max()) >= tokens):
+                wrong = int(row.min()) if int(row.min()) < 0 else int(row.max())
+                self.check.fail("indices", f"positions in [0, {tokens})", wrong)
+            if distinct and row.unique().numel() < row.numel():
+                repeated = int(row.sort().values[:-1][row.sort().values.diff() == 0][0])
+                self.check.fail("indices", "distinct positions", f"{repeated} twice")
+
+    def check_mask_values(self) -> None:
+        """What ``must_keep`` and ``valid`` hold. Reading a GPU's data would synchronise: there only
+        where the images are packed, whose offsets are read anyway."""
+        masks = [mask for mask in (self.must_keep, self.valid) if mask is not None]
+        if not masks or (masks[0].device.type != "cpu" and not self.packed):
+            return
+
+        def images(mask: Tensor | None) -> Iterable[Tensor | None]:
+            if mask is None:
+                return itertools.repeat(None)
+            if self.packed:
+                return [mask[start:end] for start, end, _ in self.images]
+            return mask.reshape(-1, mask.shape[-1])
+
+        keep = [image.keep for image in self.images] if self.packed else itertools.repeat(self.k)
+        rows = zip(keep, images(self.must_keep), images(self.valid), strict=False)
+        for image, (k, kept, usable) in enumerate(rows):
+            self.check.mask_values(kept, usable, k, image)
+
+
+class Segment(NamedTuple):
+    """One of several packed images: tokens start to end, of which ``keep`` are kept."""
+
+    start: int
+    end: int
+    keep: int
 
 
 class Checker:
@@ -36,11 +128,11 @@ class Checker:
 
     def float_dtype(self, argument: str, tensor: Tensor) -> None:
         if tensor.dtype not in FLOAT_DTYPES:
-            self.fail(argument, "float32, float16 or bfloat16", _dtype(tensor.dtype))
+            self.fail(argument, "float32, float16 or bfloat16", dtype_name(tensor.dtype))
 
     def dtype(self, argument: str, tensor: Tensor, dtype: torch.dtype, why: str = "") -> None:
         if tensor.dtype != dtype:
-            self.fail(argument, f"dtype {_dtype(dtype)}{why}", _dtype(tensor.dtype))
+            self.fail(argument, f"dtype {dtype_name(dtype)}{why}", dtype_name(tensor.dtype))
 
     def device(self, argument: str, tensor: Tensor, like: Tensor, name: str) -> None:
         if tensor.device != like.device:
@@ -48,14 +140,17 @@ class Checker:
         if tensor.layout != torch.strided:
             self.fail(argument, "a strided tensor", tensor.layout)
 
-    def shape(self, argument: str, tensor: Tensor, expected: Sequence[Any], names: str) -> None:
+    def shape(
+        self, argument: str, tensor: Tensor | None, expected: Sequence[Any], names: str
+    ) -> None:
         """Require ``tensor.shape == expected``, where a string stands for any size >= 1."""
-        same = tensor.dim() == len(expected) and all(
+        shape = [0] if tensor is None else tensor.shape  # as the dispatcher hands None on
+        same = len(shape) == len(expected) and all(
             size >= 1 if isinstance(want, str) else size == want
-            for size, want in zip(tensor.shape, expected, strict=True)
+            for size, want in zip(shape, expected, strict=True)
         )
         if not same:
-            self.fail(argument, f"shape {_shape(expected)} ({names})", _shape(tensor.shape))
+            self.fail(argument, f"shape {shape_text(expected)} ({names})", shape_text(shape))
 
     # -- scoring ----------------------------------------------------------------------------------
 
@@ -63,9 +158,9 @@ class Checker:
         self.float_dtype("x", x)
         self.device("x", x, x, "x")
         if packed and (x.dim() != 2 or min(x.shape) < 1):
-            self.fail("x", "shape [T, d]", _shape(x.shape))
+            self.fail("x", "shape [T, d]", shape_text(x.shape))
         if not packed and (x.dim() not in (2, 3) or min(x.shape) < 1):
-            self.fail("x", "shape [N, d] or [B, N, d]", _shape(x.shape))
+            self.fail("x", "shape [N, d] or [B, N, d]", shape_text(x.shape))
 
     def linear(
         self, x: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor | None, b2: Tensor | None
@@ -85,6 +180,13 @@ class Checker:
                 self.dtype(name, tensor, x.dtype, " (that of x)")
                 self.device(name, tensor, x, "x")
 
+    def merging(self, tokens: Tensor, keys: Tensor) -> None:
+        if tokens.dim() not in (2, 3) or min(tokens.shape) < 1:
+            self.fail("tokens", "shape [N, D] or [B, N, D]", shape_text(tokens.shape))
+        self.float_dtype("tokens", tokens)
+        self.device("tokens", tokens, tokens, "tokens")
+        self.keys(keys, tokens.shape[:-1], tokens, "tokens")
+
     def directions(self, directions: Tensor, x: Tensor) -> None:
         self.shape("directions", directions, ["m", x.shape[-1]], "d is x's last dimension")
         self.float_dtype("directions", directions)
@@ -98,60 +200,20 @@ class Checker:
 
     def step(self, step: float) -> None:
         if not (math.isfinite(step) and step >= 0):
-            self.fail("step", "a finite number >= 0", _number(step))
+            self.fail("step", "a finite number >= 0", f"{step:g}")
 
     def activation(self, activation: str) -> None:
         self.one_of("activation", activation, ACTIVATIONS)
 
     # -- selection --------------------------------------------------------------------------------
 
-    def selection(self, rule: SelectRule, has_keys: bool, methods: Sequence[str] = METHODS) -> None:
-        self.one_of("method", rule.method, methods)
-        if not -1 <= rule.max_similarity <= 1:
-            self.fail("max_similarity", "a number in [-1, 1]", _number(rule.max_similarity))
-        if not 0 <= rule.tradeoff <= 1:
-            self.fail("tradeoff", "a number in [0, 1]", _number(rule.tradeoff))
-        self.one_of("first", rule.first, FIRST_PICKS)
-        if rule.num_seed < 0:
-            self.fail("num_seed", "an integer >= 0", rule.num_seed)
-        if rule.num_seed > 0 and rule.first == "isolated":
-            self.fail("num_seed", "0 where first is 'isolated'", rule.num_seed)
-        if rule.picks_per_step < 1:
-            self.fail("picks_per_step", "an integer >= 1", rule.picks_per_step)
-        if rule.needs_keys and not has_keys:
-            self.fail("keys", f"a tensor (method '{rule.method}' compares tokens)", "None")
-
-    def pruning_options(self, rule: PruneRule) -> None:
-        """Any method; keys default to the projector's outputs, so that there are always some."""
-        self.selection(rule.select, True, METHODS + FAMILY)
-        self.suppression(rule.suppression)
-        if rule.method in FAMILY:
-            for name in ("max_similarity", "first", "num_seed", "centre", "picks_per_step"):
-                default, value = getattr(SelectRule(), name), getattr(rule.select, name)
-                if value != default:
-                    self.fail(
-                        name, f"{_option(default)} with method '{rule.method}'", _option(value)
-                    )
-
-    def pruning_rule(self, rule: PruneRule, x: Tensor) -> None:
-        self.pruning_options(rule)
-        if rule.positions is not None:
-            self.positions(rule.positions, x.shape[:-1], x, "x")
-        self.weights(rule.weights, x.shape[:-1], x, "x")
-        for name, tensor, method in (
-            ("positions", rule.positions, "suppress"),
-            ("weights", rule.weights, "coverage"),
-        ):
-            if tensor is not None and rule.method != method:
-                self.fail(name, f"None with method '{rule.method}'", "a tensor")
-
     def scores(self, scores: Tensor, *, packed: bool = False, name: str = "scores") -> None:
         self.float_dtype(name, scores)
         self.device(name, scores, scores, name)
         if packed and (scores.dim() != 1 or min(scores.shape) < 1):
-            self.fail(name, "shape [T]", _shape(scores.shape))
+            self.fail(name, "shape [T]", shape_text(scores.shape))
         if not packed and (scores.dim() not in (1, 2) or min(scores.shape) < 1):
-            self.fail(name, "shape [N] or [B, N]", _shape(scores.shape))
+            self.fail(name, "shape [N] or [B, N]", shape_text(scores.shape))
 
     def keys(self, keys: Tensor, lead: Sequence[Any], like: Tensor, name: str) -> None:
         self.shape("keys", keys, [*lead, "D"], f"one key for each token of {name}")
@@ -172,6 +234,12 @@ class Checker:
                 self.dtype(argument, mask, torch.bool)
                 self.device(argument, mask, like, name)
 
+    def per_token(self, argument: str, tensor: Tensor, tokens: Tensor) -> None:
+        """One number for each of the tokens [..., N, D] to merge."""
+        self.shape(argument, tensor, tokens.shape[:-1], "one for each token of tokens")
+        self.device(argument, tensor, tokens, "tokens")
+        self.float_dtype(argument, tensor)
+
     def weights(self, weights: Tensor | None, lead: Sequence[Any], like: Tensor, name: str) -> None:
         if weights is not None:
             self.shape("weights", weights, lead, f"one weight for each token of {name}")
@@ -181,24 +249,11 @@ class Checker:
     def positions(self, positions: Tensor, lead: Sequence[Any], like: Tensor, name: str) -> None:
         names = f"one position for each token of {name}"
         if positions.dim() != len(lead) + 1 or positions.shape[-1] not in (2, 3):
-            expected = f"shape {_shape([*lead, '2 or 3'])} ({names})"
-            self.fail("positions", expected, _shape(positions.shape))
+            expected = f"shape {shape_text([*lead, '2 or 3'])} ({names})"
+            self.fail("positions", expected, shape_text(positions.shape))
         self.shape("positions", positions, [*lead, positions.shape[-1]], names)
         self.float_dtype("positions", positions)
         self.device("positions", positions, like, name)
-
-    def suppression(self, options: Suppression) -> None:
-        self.one_of("rule", options.rule, RULES)
-        for name in ("sigma_space", "sigma_similarity"):
-            sigma = getattr(options, name)
-            if not (math.isfinite(sigma) and sigma > 0):
-                self.fail(name, "a finite number > 0", _number(sigma))
-        if not options.radius > 0:
-            self.fail("radius", "a number > 0", _number(options.radius))
-        if not (math.isfinite(options.strength) and options.strength >= 0):
-            self.fail("strength", "a finite number >= 0", _number(options.strength))
-        if not -1 <= options.threshold <= 1:
-            self.fail("threshold", "a number in [-1, 1]", _number(options.threshold))
 
     def k(self, k: int, tokens: int) -> None:
         if not 1 <= k <= tokens:
@@ -210,7 +265,7 @@ class Checker:
         """Shapes and dtypes of the packed layout; ``segment_values`` checks what they hold."""
         for argument, offsets in (("cu_tokens", cu_tokens), ("cu_keep", cu_keep)):
             if offsets.dim() != 1 or offsets.shape[0] < 2:
-                self.fail(argument, "shape [B + 1], B >= 1", _shape(offsets.shape))
+                self.fail(argument, "shape [B + 1], B >= 1", shape_text(offsets.shape))
             self.dtype(argument, offsets, torch.int32)
             self.device(argument, offsets, like, name)
         self.shape("cu_keep", cu_keep, [cu_tokens.shape[0]], "that of cu_tokens")
@@ -223,20 +278,17 @@ class Checker:
     # -- what only reading the data can tell; on a GPU it would synchronise, so CPU tensors only ---
 
     def mask_values(
-        self, must_keep: Tensor | None, valid: Tensor | None, keep: Sequence[int], image: int = 0
+        self, must_keep: Tensor | None, valid: Tensor | None, k: int, image: int
     ) -> None:
-        """``must_keep`` and ``valid`` [B, N] hold enough valid and not too many kept tokens."""
-        for row, k in enumerate(keep):
-            where = f"image {image + row}"
-            kept = None if must_keep is None else must_keep[row]
-            usable = None if valid is None else valid[row]
-            if usable is not None and int(usable.sum()) < k:
-                self.fail("valid", f"at least k = {k} valid tokens in {where}", int(usable.sum()))
-            if kept is not None and int(kept.sum()) > k:
-                self.fail("must_keep", f"at most k = {k} tokens in {where}", int(kept.sum()))
-            if kept is not None and usable is not None and bool((kept & ~usable).any()):
-                token = int((kept & ~usable).int().argmax())
-                self.fail("must_keep", f"valid tokens only in {where}", f"invalid token {token}")
+        """The masks [N] of one image hold enough valid and not too many kept tokens."""
+        where = f"image {image}"
+        if valid is not None and int(valid.sum()) < k:
+            self.fail("valid", f"at least k = {k} valid tokens in {where}", int(valid.sum()))
+        if must_keep is not None and int(must_keep.sum()) > k:
+            self.fail("must_keep", f"at most k = {k} tokens in {where}", int(must_keep.sum()))
+        if must_keep is not None and valid is not None and bool((must_keep & ~valid).any()):
+            token = int((must_keep & ~valid).int().argmax())
+            self.fail("must_keep", f"valid tokens only in {where}", f"invalid token {token}")
 
     def segment_values(
         self, cu_tokens: list[int], cu_keep: list[int], tokens: int, total_keep: int
@@ -263,17 +315,14 @@ class Checker:
                 self.fail("cu_keep", f"at most {size} kept tokens in image {i}", keep)
 
 
-def _dtype(dtype: torch.dtype) -> str:
+@functools.cache
+def warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _shape(shape: Sequence[Any]) -> str:
+def shape_text(shape: Sequence[Any]) -> str:
     return "[" + ", ".join(str(size) for size in shape) + "]"
-
-
-def _number(value: float) -> str:
-    return f"{value:g}"
-
-
-def _option(value: Any) -> str:
-    return _number(value) if isinstance(value, float) else repr(value)

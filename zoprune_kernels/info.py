@@ -12,7 +12,7 @@ import platform
 import torch
 
 from . import _native, backend
-from .ops import SCHEMAS
+from .operators import OPERATORS
 
 
 def _version(package: str) -> str:
@@ -72,7 +72,7 @@ def report() -> str:
     """The whole report, as printed by ``python -m zoprune_kernels.info``."""
     lines = [f"{name:26}{value}" for name, value in _facts()]
     lines += ["", f"{'operator':28}{'device':8}{'backend':11}why not a faster one"]
-    for op in SCHEMAS:
+    for op in OPERATORS:
         for device in backend.PREFERENCE:
             name, reasons = _choice(op, device)
             lines.append(f"{op:28}{device:8}{name:11}{reasons}".rstrip())

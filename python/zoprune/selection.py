@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,12 +11,8 @@ from torch import Tensor
 
 import zoprune_kernels
 from zoprune_kernels.checks import Checker
-from zoprune_kernels.rules import PruneRule, SelectRule, Suppression
+from zoprune_kernels.methods import OPTIONS, Selection, in_python
 
-OPTIONS = {f.name for kind in (SelectRule, Suppression) for f in fields(kind)} - {
-    "method",
-    "max_similarity",
-}
 STRUCTURE = -1  # the unit of a token that belongs to no image: newlines, always kept
 
 
@@ -30,13 +26,13 @@ class Rule:
     options: Mapping[str, Any] = field(default_factory=dict)  # the method's other options
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.options) - OPTIONS)
+        unknown = sorted(in_python(self.options).keys() - set(OPTIONS))
         if unknown:
             raise ValueError(
-                f"zoprune: {unknown[0]}: expected one of the options {', '.join(sorted(OPTIONS))}"
+                f"zoprune: {unknown[0]}: expected one of the options {', '.join(OPTIONS)}"
             )
         try:
-            Checker("prune").pruning_options(self.picking)
+            self.selection.check(Checker("prune").fail)
         except RuntimeError as error:
             raise ValueError(str(error).replace("zoprune::prune", "zoprune")) from None
         if self.prompt_seeds < 0:
@@ -45,8 +41,9 @@ class Rule:
             )
 
     @property
-    def picking(self) -> PruneRule:
-        return PruneRule.of(method=self.method, max_similarity=self.max_similarity, **self.options)
+    def selection(self) -> Selection:
+        chosen = {"method": self.method, "max_similarity": self.max_similarity}
+        return Selection(chosen | dict(self.options))
 
 
 def choose(
@@ -70,13 +67,13 @@ def choose(
     device = scores.device
     fixed, order = order[:structure].to(device), order[structure:].to(device)
     scores, keys = scores[order], keys[order]
-    picked = rule.picking.pick(
-        zoprune_kernels,
-        scores,
-        keys,
-        (_offsets(sizes, device), _offsets(budgets, device), sum(budgets)),
-        None if relevance is None else _seeds(relevance[order], sizes, budgets, rule.prompt_seeds),
-    )
+    seeds = None
+    if relevance is not None:
+        seeds = _seeds(relevance[order], sizes, budgets, rule.prompt_seeds)
+    selection = rule.selection
+    select = getattr(zoprune_kernels, f"{selection.method.operator}_varlen")
+    packing = (_offsets(sizes, device), _offsets(budgets, device), sum(budgets))
+    picked = select(scores, keys, *packing, must_keep=seeds, **selection.arguments)
     return torch.cat([fixed, order[picked]]).sort().values
 
 

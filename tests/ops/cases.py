@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
+from zoprune_kernels.operators import OPERATORS
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# Every operator as its PyTorch fallback, whatever the backend.
+fallback = SimpleNamespace(**{name: operator.fallback for name, operator in OPERATORS.items()})
 
 
 @dataclass

@@ -6,6 +6,8 @@ Triton is imported. Tiles are small, because the interpreter's time goes by prog
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy
 import pytest
 import torch
@@ -15,7 +17,7 @@ from triton.runtime import interpreter
 
 from tests.ops.cases import DTYPES, operator_calls, projector
 from zoprune_kernels import philox, reference
-from zoprune_kernels.triton import norms, ops, quadratic, sensitivity, tiles
+from zoprune_kernels.triton import norms, quadratic, register, sensitivity, tiles
 from zoprune_kernels.triton.launch import Tile, aligned
 from zoprune_kernels.triton.linear import linear
 
@@ -23,6 +25,7 @@ from zoprune_kernels.triton.linear import linear
 # whose errors partly cancel within a norm (a few tenths of an ulp: 2^-11 and 2^-8).
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 CPU = torch.device("cpu")
+ops = SimpleNamespace(**{op: register.kernel(op) for op in register.OPERATORS})
 torch.set_num_threads(1)  # the tensors are tiny
 # Activations are float32 arithmetic whatever the dtype.
 KINDS = [(torch.float32, name) for name in reference.ACTIVATION]

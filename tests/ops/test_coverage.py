@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.cpu.memory import peak_extra_mib
-from tests.ops.cases import DTYPES
+from tests.ops.cases import DTYPES, fallback
 from tests.ops.family import (
     check_candidate_order,
     check_scale_free,
@@ -13,7 +13,6 @@ from tests.ops.family import (
 )
 from zoprune_kernels import (
     backend,
-    fallback,
     reference,
     select_coverage,
     select_coverage_varlen,

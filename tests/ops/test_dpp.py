@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.ops.cases import DTYPES
+from tests.ops.cases import DTYPES, fallback
 from tests.ops.family import (
     SIZES,
     check_candidate_order,
@@ -11,7 +11,7 @@ from tests.ops.family import (
     clustered,
     same_in_every_layout,
 )
-from zoprune_kernels import backend, fallback, reference, select_dpp, select_dpp_varlen
+from zoprune_kernels import backend, reference, select_dpp, select_dpp_varlen
 
 
 def worst_gain(quality: torch.Tensor, keys: torch.Tensor, picks: torch.Tensor) -> float:

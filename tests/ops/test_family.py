@@ -5,9 +5,8 @@ import torch
 from torch import Tensor
 
 from tests.ops.bad_calls import bad_calls
-from tests.ops.cases import DTYPES, projector
+from tests.ops.cases import DTYPES, fallback, projector
 from tests.ops.family import grid
-from zoprune_kernels import fallback
 
 OPS = [f"select_{name}{end}" for name in ("dpp", "suppress", "coverage") for end in ("", "_varlen")]
 

@@ -10,10 +10,8 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import zoprune_kernels
-from tests.ops.cases import DTYPES, operator_calls, projector
-from zoprune_kernels import fallback
-from zoprune_kernels.fallback import handover
-from zoprune_kernels.ops import SCHEMAS
+from tests.ops.cases import DTYPES, fallback, operator_calls, projector
+from zoprune_kernels.operators import OPERATORS
 
 OPS = torch.ops.zoprune
 PRUNE_OPTIONS = (
@@ -59,14 +57,14 @@ def _parts(argument):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("name", OPERATORS)
 def test_opcheck(name, dtype):
     args, options = operator_calls(dtype)[name]
     result = torch.library.opcheck(getattr(OPS, name).default, args, options)
     assert set(result.values()) == {"SUCCESS"}
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("name", OPERATORS)
 def test_documented_function_calls_the_operator(name):
     function = getattr(zoprune_kernels, name)
     assert function.__doc__ and "Returns:" in function.__doc__
@@ -89,7 +87,7 @@ def test_compile_whole_graph_with_dynamic_shapes():
         torch.testing.assert_close(prune(x), (kept + 1, scores))
 
 
-@pytest.mark.parametrize("name", [name for name in SCHEMAS if name != "directions"])
+@pytest.mark.parametrize("name", [name for name in OPERATORS if name != "directions"])
 def test_backward_says_inference_only(name):
     args, options = operator_calls(torch.float32)[name]
     args = tree_map_only(
@@ -109,7 +107,7 @@ def test_vmap_works():
     assert torch.equal(picks, OPS.select(scores, keys, 5))
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("name", OPERATORS)
 def test_threads_agree(name):
     args, options = operator_calls(torch.float32)[name]
     operator = getattr(OPS, name)
@@ -140,7 +138,9 @@ def test_linear_projector_warns_once():
     assert out.stderr.count("selecting by diversity only") == 1
 
 
-@pytest.mark.parametrize("name", handover.OPERATORS)
+@pytest.mark.parametrize(
+    "name", [name for name, operator in OPERATORS.items() if operator.hand_over]
+)
 def test_what_a_cuda_kernel_hands_over_runs_as_the_reference(name, monkeypatch):
     args, options = operator_calls(torch.float32)[name]
     hand_over = getattr(OPS, f"_reference_{name}")

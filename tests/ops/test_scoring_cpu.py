@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from tests.ops.bad_calls import bad_calls
-from tests.ops.cases import DTYPES, Projector, projector
+from tests.ops.cases import DTYPES, Projector, fallback, projector
 from tests.test_build import python
-from zoprune_kernels import backend, contracts, fallback, reference
+from zoprune_kernels import backend, reference
 from zoprune_kernels.checks import ACTIVATIONS
+from zoprune_kernels.operators.fold_metric import metric_dtype
 
 OPS = torch.ops.zoprune
 SCORING = ["sensitivity", "fold_metric", "expected_sensitivity"]
@@ -47,7 +48,7 @@ def check_scores(
 
     metric = OPS.fold_metric(w1, w2, directions)
     exact = reference.fold_metric(w1.double(), w2.double(), directions.double())
-    assert metric.dtype == contracts.metric_dtype(dtype) and torch.equal(metric, metric.T)
+    assert metric.dtype == metric_dtype(dtype) and torch.equal(metric, metric.T)
     # fp32 accumulation, then one rounding to bf16
     bound = 1e-5 if dtype == torch.float32 else 2**-8
     assert (metric.double() - exact).abs().max() <= bound * exact.abs().max()

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.ops.bad_calls import bad_calls
-from tests.ops.cases import DTYPES
+from tests.ops.cases import DTYPES, fallback
 from tests.ops.replay import one_thread, replay
-from zoprune_kernels import backend, fallback, reference, select, select_varlen
+from zoprune_kernels import backend, reference, select, select_varlen
 
 pytestmark = pytest.mark.skipif(
     backend.why_not("select", "cpu", "cpu") is not None, reason="needs the native library"

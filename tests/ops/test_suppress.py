@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.ops.cases import DTYPES
+from tests.ops.cases import DTYPES, fallback
 from tests.ops.family import (
     SIZES,
     check_candidate_order,
@@ -14,7 +14,6 @@ from tests.ops.family import (
 )
 from zoprune_kernels import (
     backend,
-    fallback,
     reference,
     select,
     select_suppress,

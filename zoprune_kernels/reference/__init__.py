@@ -6,21 +6,18 @@ registered fallback, so that each operator exists where no native kernel does.
 
 from .budget import budget
 from .compact import compact
-from .coverage import select_coverage
-from .dpp import select_dpp
+from .expected_sensitivity import expected_sensitivity
+from .fold_metric import fold_metric
 from .frame_change import frame_change
-from .merge import merge, merge_bipartite
-from .scoring import (
-    ACTIVATION,
-    DERIVATIVE,
-    expected_sensitivity,
-    fold_metric,
-    paper_sensitivity,
-    project,
-    sensitivity,
-)
-from .selection import finite_scores, normalised_scores, select, unit_keys
-from .suppress import select_suppress
+from .layers import ACTIVATION, DERIVATIVE, project
+from .merge import merge
+from .merge_bipartite import merge_bipartite
+from .normalise import finite_scores, normalised_scores, unit_keys
+from .select import select
+from .select_coverage import select_coverage
+from .select_dpp import select_dpp
+from .select_suppress import select_suppress
+from .sensitivity import paper_sensitivity, sensitivity
 
 __all__ = [
     "ACTIVATION",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .selection import finite_scores
+from .normalise import finite_scores
 
 _BISECTIONS = 100
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .selection import unit_keys
+from .normalise import unit_keys
 
 
 def frame_change(x: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
-"""What all greedy selections have in common: candidate classes, their order, images one by one."""
+"""What all greedy selections have in common: candidate classes, their order."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -35,11 +34,3 @@ def first_best(classes: Tensor, gain: Tensor) -> Tensor:
 def row(rows: Tensor, index: Tensor) -> Tensor:
     """rows[index] for an index [] on the device; indexing would read it on the host."""
     return rows.index_select(0, index[None])[0]
-
-
-def by_image(select: Callable[..., Tensor], scores: Tensor, *others: Tensor | None) -> Tensor:
-    """``select`` of one image [N], or of each image of a batch [B, N]."""
-    if scores.dim() == 1:
-        return select(scores, *others)
-    rows = [[None if t is None else t[b] for t in others] for b in range(scores.shape[0])]
-    return torch.stack([select(image, *given) for image, given in zip(scores, rows, strict=True)])

@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from .. import fallback
+from ..checks import warn_once
+from ..operators import OPERATORS as DECLARED
 
 OPERATORS = (
     "directions",
@@ -57,8 +57,22 @@ def register(library: torch.library.Library, op: str, forced: bool) -> None:
     library.impl(op, _on_device(op, forced), "CUDA")
 
 
+@functools.cache
+def kernel(op: str) -> Callable[..., Any]:
+    """An operator's checks and kernels, as a function of the operator's arguments."""
+    operator, launch = DECLARED[op], getattr(importlib.import_module(".operators", __package__), op)
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        call = operator.call(arguments, options)
+        operator.checks(call)
+        return launch(call)
+
+    return run
+
+
 def _on_device(op: str, forced: bool) -> Callable[..., Any]:
-    @functools.wraps(getattr(fallback, op))
+    fallback = DECLARED[op].fallback
+
     def call(*arguments: Any, **options: Any) -> Any:
         device = options["device"] if op == "directions" else arguments[0].device
         with torch.cuda.device(device):
@@ -68,8 +82,8 @@ def _on_device(op: str, forced: bool) -> Callable[..., Any]:
                 return _launch(op, arguments, options)
         if forced:
             raise RuntimeError(f"zoprune::{op}: ZOPRUNE_BACKEND=triton cannot run: {reason}")
-        _warn_once(f"zoprune: running the PyTorch reference, not Triton: {reason}")
-        return getattr(fallback, op)(*arguments, **options)
+        warn_once(f"zoprune: running the PyTorch reference, not Triton: {reason}")
+        return fallback(*arguments, **options)
 
     return call
 
@@ -77,17 +91,11 @@ def _on_device(op: str, forced: bool) -> Callable[..., Any]:
 def _launch(op: str, arguments: tuple, options: dict[str, Any]) -> Any:
     from triton.errors import TritonError
 
-    ops = importlib.import_module(".ops", __package__)
     try:
-        return getattr(ops, op)(*arguments, **options)
+        return kernel(op)(*arguments, **options)
     except (RuntimeError, TritonError) as error:
         if str(error).startswith("zoprune::"):
             raise
         given = (list(a.shape) if isinstance(a, torch.Tensor) else a for a in arguments)
         shapes = ", ".join(map(str, given))
         raise RuntimeError(f"zoprune::{op}: the launch failed for ({shapes}): {error}") from error
-
-
-@functools.cache
-def _warn_once(message: str) -> None:
-    warnings.warn(message, stacklevel=4)

@@ -18,7 +18,7 @@ from .norms import mean_norms
 from .quadratic import project_and_quadratic
 
 
-class Projector(NamedTuple):
+class Layers(NamedTuple):
     """f(x) = w2 phi(w1 x + b1) + b2; w1 [H, d], w2 [D, H], which the closed form alone lacks."""
 
     w1: Tensor
@@ -27,9 +27,9 @@ class Projector(NamedTuple):
     b2: Tensor | None
     activation: str
 
-    def prepared(self) -> Projector:
+    def prepared(self) -> Layers:
         """With strides that the kernels read: a copy only where a layout is unusual."""
-        return Projector(
+        return Layers(
             aligned(self.w1),
             None if self.b1 is None else self.b1.contiguous(),
             None if self.w2 is None else aligned(self.w2),
@@ -45,40 +45,40 @@ class Scored(NamedTuple):
     z: Tensor | None
 
 
-def closed_form(x: Tensor, projector: Projector, metric: Tensor, outputs: bool = False) -> Scored:
+def closed_form(x: Tensor, layers: Layers, metric: Tensor, outputs: bool = False) -> Scored:
     """sqrt(g^T M g) of tokens x [T, d]; 3 launches, outputs included."""
-    x, p, metric = aligned(x), projector.prepared(), aligned(metric)
+    x, p, metric = aligned(x), layers.prepared(), aligned(metric)
     if p.activation == "identity":
         return _one_for_all(_closed_form(x[:1], p, metric, False), x, p, outputs)
     return _closed_form(x, p, metric, outputs)
 
 
 def directional(
-    x: Tensor, projector: Projector, directions: Tensor, step: float, outputs: bool = False
+    x: Tensor, layers: Layers, directions: Tensor, step: float, outputs: bool = False
 ) -> Scored:
     """mean_j ||W2 t_j|| of tokens x [T, d]; 5 launches, 7 for a finite step of a smooth activation,
     1 more for the outputs."""
-    x, p, directions = aligned(x), projector.prepared(), aligned(directions)
+    x, p, directions = aligned(x), layers.prepared(), aligned(directions)
     if p.activation == "identity":
         return _one_for_all(_directional(x[:1], p, directions, step, False), x, p, outputs)
     return _directional(x, p, directions, step, outputs)
 
 
-def project(x: Tensor, projector: Projector) -> Tensor:
+def project(x: Tensor, layers: Layers) -> Tensor:
     """z = f(x) [T, D] of tokens x [T, d]; 2 launches."""
-    x, p = aligned(x), projector.prepared()
+    x, p = aligned(x), layers.prepared()
     tile = tiles.tiles(x.device, x.dtype).linear
     phi = linear(x, p.w1, p.b1, p.activation, tile, projected=True).projected
     assert phi is not None
     return _second_layer(phi, p)
 
 
-def _one_for_all(first: Scored, x: Tensor, p: Projector, outputs: bool) -> Scored:
+def _one_for_all(first: Scored, x: Tensor, p: Layers, outputs: bool) -> Scored:
     """A linear projector reacts the same to every token: the first one's score serves all."""
     return Scored(first.scores.repeat(x.shape[0]), project(x, p) if outputs else None)
 
 
-def _closed_form(x: Tensor, p: Projector, metric: Tensor, outputs: bool) -> Scored:
+def _closed_form(x: Tensor, p: Layers, metric: Tensor, outputs: bool) -> Scored:
     table = tiles.tiles(x.device, x.dtype)
     first = linear(x, p.w1, p.b1, p.activation, table.linear, projected=outputs, slope=metric.dtype)
     if metric.element_size() == x.element_size():
@@ -93,7 +93,7 @@ def _closed_form(x: Tensor, p: Projector, metric: Tensor, outputs: bool) -> Scor
     return Scored(mean_norms(partials, None), z)
 
 
-def _directional(x: Tensor, p: Projector, directions: Tensor, step: float, outputs: bool) -> Scored:
+def _directional(x: Tensor, p: Layers, directions: Tensor, step: float, outputs: bool) -> Scored:
     assert p.w2 is not None
     table = tiles.tiles(x.device, x.dtype)
     forms = sensitivity.forms(step, p.activation)
@@ -116,7 +116,7 @@ def _directional(x: Tensor, p: Projector, directions: Tensor, step: float, outpu
     return Scored(mean_norms(partials, v.scale), z)
 
 
-def _second_layer(phi: Tensor, p: Projector) -> Tensor:
+def _second_layer(phi: Tensor, p: Layers) -> Tensor:
     tile = tiles.tiles(phi.device, phi.dtype).quadratic
     z, _ = project_and_quadratic(phi, p.w2, p.b2, None, None, tile)
     assert z is not None

@@ -38,4 +38,4 @@ def zspaprune(
     prompt = prompt_tokens.float().mean(-2, keepdim=True)
     relevance = cosine(visual_tokens, prompt)[..., 0]  # [..., N]
     core = max(1, int(core_ratio * k))
-    return zoprune_kernels.select(relevance, visual_tokens, k, method="maxmin", num_seed=core)
+    return zoprune_kernels.select(relevance, visual_tokens, k, method="maxmin", picks_by_score=core)

@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 from .. import philox
-from ..rules import SelectRule
+from ..methods import SelectOptions, in_python
 from .greedy import (
     BLOCKED,
     FREE,
     MUST_KEEP,
     PICKED,
-    by_image,
     candidate_classes,
     first_best,
     row,
 )
+from .images import by_image
+from .normalise import finite_scores, normalised_scores, unit_keys
 
 
 def select(
@@ -35,9 +36,9 @@ def select(
 ) -> Tensor:
     """Plain greedy selection, one image at a time; scores [N] or [B, N], result [..., k].
 
-    ``options`` are those of :class:`SelectRule`.
+    ``options`` are those of :class:`SelectOptions`.
     """
-    rule = SelectRule(**options)
+    rule = SelectOptions(**in_python(options))
 
     def select_image(
         scores: Tensor, keys: Tensor | None, must_keep: Tensor | None, valid: Tensor | None
@@ -45,7 +46,7 @@ def select(
         picks = _greedy(scores, keys, k, must_keep, valid, rule, seed)
         return picks.sort().values if sort else picks
 
-    return by_image(select_image, scores, keys, must_keep, valid)
+    return by_image(select_image, 1, scores, keys, must_keep, valid)
 
 
 def _greedy(
@@ -54,7 +55,7 @@ def _greedy(
     k: int,
     must_keep: Tensor | None,
     valid: Tensor | None,
-    rule: SelectRule,
+    rule: SelectOptions,
     seed: int,
 ) -> Tensor:
     """Indices [k] in pick order: the best remaining candidate, k times."""
@@ -68,15 +69,15 @@ def _greedy(
     picks = torch.empty(k, dtype=torch.int64, device=scores.device)
     gain, shown = weight, similarity
     for step in range(k):
-        seeds = kept + max(min(rule.num_seed, k), 1)  # the picks until here go by weight
-        seeds = torch.where((kept > 0) & (rule.num_seed == 0), kept, seeds)
-        update = (step < seeds) | ((step - seeds) % rule.picks_per_step == 0)
+        by_score = kept + max(min(rule.picks_by_score, k), 1)  # the picks until here go by weight
+        by_score = torch.where((kept > 0) & (rule.picks_by_score == 0), kept, by_score)
+        update = (step < by_score) | ((step - by_score) % rule.picks_per_step == 0)
         shown = torch.where(update, similarity, shown)
         if rule.max_similarity < 1:
             free = (classes == FREE) | (classes == BLOCKED)
             too_close = shown > rule.max_similarity
             classes = torch.where(free, torch.where(too_close, BLOCKED, FREE), classes)
-        gain = torch.where(step < seeds, weight, _gain(weight, shown, rule))
+        gain = torch.where(step < by_score, weight, _gain(weight, shown, rule))
         if step == 0 and rule.first == "isolated" and z is not None:
             gain = torch.where(kept > 0, gain, _isolation(z, classes == FREE))
         pick = first_best(classes, gain)
@@ -88,7 +89,7 @@ def _greedy(
     return picks
 
 
-def _gain(weight: Tensor, similarity: Tensor, rule: SelectRule) -> Tensor:
+def _gain(weight: Tensor, similarity: Tensor, rule: SelectOptions) -> Tensor:
     if rule.method == "sads":
         return weight * (1 - similarity)
     if rule.method == "maxmin":
@@ -124,27 +125,3 @@ def _centred(keys: Tensor, valid: Tensor | None) -> Tensor:
         counted = counted & valid[:, None]
     total = torch.where(counted, keys.double(), 0.0).sum(0)
     return keys.double() - total / counted.sum().clamp_min(1)
-
-
-def normalised_scores(scores: Tensor, valid: Tensor | None = None) -> Tensor:
-    """w = (S - min S) / (max S - min S + 1e-8) over the valid tokens, ones where all are equal."""
-    s = finite_scores(scores).double()
-    usable = ~s.isnan() if valid is None else ~s.isnan() & valid
-    low = torch.where(usable, s, math.inf).min()
-    high = torch.where(usable, s, -math.inf).max()
-    weight = torch.where(high > low, (s - low) / (high - low + 1e-8), 1.0)
-    return torch.where(usable, weight, 0.0).to(torch.promote_types(scores.dtype, torch.float32))
-
-
-def finite_scores(scores: Tensor) -> Tensor:
-    """Scores in float32 or more, infinities as the largest finite float32; NaN stays."""
-    largest = torch.finfo(torch.float32).max
-    return scores.to(torch.promote_types(scores.dtype, torch.float32)).clamp(-largest, largest)
-
-
-def unit_keys(keys: Tensor) -> Tensor:
-    """Keys divided by their norms; a key whose norm is zero or not finite becomes zero."""
-    norm = keys.double().norm(dim=-1, keepdim=True)
-    usable = (norm > 0) & norm.isfinite()
-    unit = torch.where(usable, keys.double() / norm, 0.0)
-    return unit.to(torch.promote_types(keys.dtype, torch.float32))

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .. import contracts, reference
-from ..rules import Suppression
-from .selection import by_segment, check_segment_masks, segments
+from .. import reference
+from ..checks import Call, Output
+from ..methods import SuppressOptions
+from ._register import operator, varlen
 
 
+def _checks(call: Call) -> Output:
+    check, scores = call.check, call.scores
+    check.scores(scores, packed=call.packed)
+    if call.keys is not None:
+        check.keys(call.keys, scores.shape, scores, "scores")
+    if call.positions is not None:
+        check.positions(call.positions, scores.shape, scores, "scores")
+    if call.keys is None and call.positions is None:
+        check.fail("keys", "a tensor where positions are None", "None")
+    check.masks(call.must_keep, call.valid, scores.shape, scores, "scores")
+    SuppressOptions.of(call.arguments).check(check.fail)
+    return call.kept(scores, "scores")
+
+
+@operator(_checks, values=Call.check_mask_values, hand_over=True)
 def select_suppress(
     scores: Tensor,
     keys: Tensor | None,
@@ -17,12 +33,12 @@ def select_suppress(
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
     *,
-    rule: str = "soft",
-    sigma_space: float = 1.5,
-    sigma_similarity: float = 0.05,
-    radius: float = 5.0,
-    strength: float = 1.0,
-    threshold: float = 0.9,
+    rule: str = SuppressOptions.rule,
+    sigma_space: float = SuppressOptions.sigma_space,
+    sigma_similarity: float = SuppressOptions.sigma_similarity,
+    radius: float = SuppressOptions.radius,
+    strength: float = SuppressOptions.strength,
+    threshold: float = SuppressOptions.threshold,
     sort: bool = True,
 ) -> Tensor:
     """Pick the best token of each image, lower the scores of its neighbours, k times; exact.
@@ -54,7 +70,7 @@ def select_suppress(
         sigma_similarity: > 0, of 1 - cosine; ID-Selection's gamma is its inverse.
         strength: >= 0, what a copy of a picked token loses at the same place.
         threshold: in [-1, 1].
-        sort: ascending positions; False returns pick order, any prefix of which is the selection
+        sort: ascending indices; False returns pick order, any prefix of which is the selection
             for a smaller k.
 
     Returns:
@@ -62,63 +78,29 @@ def select_suppress(
 
     Raises:
         RuntimeError: a shape, dtype, device or value that the above does not allow, named.
+
+    Example:
+        >>> scores = torch.tensor([0.9, 0.8, 0.5])
+        >>> keys = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+        >>> zoprune_kernels.select_suppress(scores, keys, 2, rule="hard")
+        tensor([0, 2])
     """
-    options = Suppression(rule, sigma_space, sigma_similarity, radius, strength, threshold)
-    contracts.select_suppress(scores, keys, k, positions, must_keep, valid, options)
-    contracts.check_values("select_suppress", k, must_keep, valid, scores.device)
+    options = vars(SuppressOptions.of(locals()))
     return reference.select_suppress(
-        scores, keys, k, positions, must_keep, valid, sort=sort, **vars(options)
+        scores, keys, k, positions, must_keep, valid, sort=sort, **options
     )
 
 
-def select_suppress_varlen(
-    scores: Tensor,
-    keys: Tensor | None,
-    cu_tokens: Tensor,
-    cu_keep: Tensor,
-    total_keep: int,
-    positions: Tensor | None = None,
-    must_keep: Tensor | None = None,
-    valid: Tensor | None = None,
-    *,
-    rule: str = "soft",
-    sigma_space: float = 1.5,
-    sigma_similarity: float = 0.05,
-    radius: float = 5.0,
-    strength: float = 1.0,
-    threshold: float = 0.9,
-    sort: bool = True,
-) -> Tensor:
-    """:func:`select_suppress` for images of different sizes, packed one after the other.
-
-    Args:
-        scores: [T].
-        keys: [T, D], or None.
-        cu_tokens, cu_keep, total_keep: as in :func:`select_varlen`.
-        positions: [T, 2 or 3], or None.
-        must_keep, valid: bool [T].
-        rule, sigma_space, sigma_similarity, radius, strength, threshold, sort: as in
-            :func:`select_suppress`.
-
-    Returns:
-        int64 positions [total_keep] in the packed array, image after image.
+select_suppress_varlen = varlen(
+    select_suppress,
     """
-    options = Suppression(rule, sigma_space, sigma_similarity, radius, strength, threshold)
-    packing = (cu_tokens, cu_keep, total_keep)
-    contracts.select_suppress_varlen(scores, keys, *packing, positions, must_keep, valid, options)
-    images = segments("select_suppress_varlen", scores, *packing)
-    check_segment_masks("select_suppress_varlen", images, must_keep, valid)
+    Returns:
+        int64 indices [total_keep] into the packed array, image after image.
 
-    def select_image(
-        keep: int,
-        scores: Tensor,
-        keys: Tensor | None,
-        positions: Tensor | None,
-        must_keep: Tensor | None,
-        valid: Tensor | None,
-    ) -> Tensor:
-        return reference.select_suppress(
-            scores, keys, keep, positions, must_keep, valid, sort=sort, **vars(options)
-        )
-
-    return by_segment(images, select_image, scores, keys, positions, must_keep, valid)
+    Example:
+        >>> scores, keys = torch.tensor([0.9, 0.8, 0.5, 0.2]), torch.eye(4)
+        >>> cu_tokens, cu_keep = torch.tensor([[0, 3, 4], [0, 2, 3]], dtype=torch.int32)
+        >>> zoprune_kernels.select_suppress_varlen(scores, keys, cu_tokens, cu_keep, 3)
+        tensor([0, 1, 3])
+    """,
+)

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .. import contracts, reference
-from .selection import by_segment, check_segment_masks, segments
+from .. import reference
+from ..checks import Call, Output
+from ._register import operator, varlen
 
 
+def _checks(call: Call) -> Output:
+    check, scores = call.check, call.scores
+    check.scores(scores, packed=call.packed)
+    check.keys(call.keys, scores.shape, scores, "scores")
+    check.weights(call.weights, scores.shape, scores, "scores")
+    check.masks(call.must_keep, call.valid, scores.shape, scores, "scores")
+    return call.kept(scores, "scores")
+
+
+@operator(_checks, values=Call.check_mask_values, hand_over=True)
 def select_coverage(
     scores: Tensor,
     keys: Tensor,
@@ -35,7 +46,7 @@ def select_coverage(
             weights count as 0.
         must_keep: bool, shaped like scores: always returned, counted in k, already selected.
         valid: bool, shaped like scores: False marks padding, neither picked nor covered.
-        sort: ascending positions; False returns pick order, any prefix of which is the selection
+        sort: ascending indices; False returns pick order, any prefix of which is the selection
             for a smaller k.
 
     Returns:
@@ -43,50 +54,25 @@ def select_coverage(
 
     Raises:
         RuntimeError: a shape, dtype, device or value that the above does not allow, named.
+
+    Example:
+        >>> keys = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+        >>> zoprune_kernels.select_coverage(torch.ones(3), keys, 2)
+        tensor([1, 2])
     """
-    contracts.select_coverage(scores, keys, k, weights, must_keep, valid)
-    contracts.check_values("select_coverage", k, must_keep, valid, scores.device)
     return reference.select_coverage(scores, keys, k, weights, must_keep, valid, sort=sort)
 
 
-def select_coverage_varlen(
-    scores: Tensor,
-    keys: Tensor,
-    cu_tokens: Tensor,
-    cu_keep: Tensor,
-    total_keep: int,
-    weights: Tensor | None = None,
-    must_keep: Tensor | None = None,
-    valid: Tensor | None = None,
-    *,
-    sort: bool = True,
-) -> Tensor:
-    """:func:`select_coverage` for images of different sizes, packed one after the other.
-
-    Args:
-        scores: [T].
-        keys: [T, D].
-        cu_tokens, cu_keep, total_keep: as in :func:`select_varlen`.
-        weights: [T], or None.
-        must_keep, valid: bool [T].
-        sort: as in :func:`select_coverage`.
-
-    Returns:
-        int64 positions [total_keep] in the packed array, image after image.
+select_coverage_varlen = varlen(
+    select_coverage,
     """
-    packing = (cu_tokens, cu_keep, total_keep)
-    contracts.select_coverage_varlen(scores, keys, *packing, weights, must_keep, valid)
-    images = segments("select_coverage_varlen", scores, *packing)
-    check_segment_masks("select_coverage_varlen", images, must_keep, valid)
+    Returns:
+        int64 indices [total_keep] into the packed array, image after image.
 
-    def select_image(
-        keep: int,
-        scores: Tensor,
-        keys: Tensor,
-        weights: Tensor | None,
-        must_keep: Tensor | None,
-        valid: Tensor | None,
-    ) -> Tensor:
-        return reference.select_coverage(scores, keys, keep, weights, must_keep, valid, sort=sort)
-
-    return by_segment(images, select_image, scores, keys, weights, must_keep, valid)
+    Example:
+        >>> scores, keys = torch.tensor([0.9, 0.8, 0.5, 0.2]), torch.eye(4)
+        >>> cu_tokens, cu_keep = torch.tensor([[0, 3, 4], [0, 2, 3]], dtype=torch.int32)
+        >>> zoprune_kernels.select_coverage_varlen(scores, keys, cu_tokens, cu_keep, 3)
+        tensor([0, 1, 3])
+    """,
+)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .. import contracts, reference
-from .selection import by_segment, check_segment_masks, segments
+from .. import reference
+from ..checks import Call, Output
+from ._register import operator, varlen
 
 
+def _checks(call: Call) -> Output:
+    call.check.scores(call.quality, packed=call.packed, name="quality")
+    call.check.keys(call.keys, call.quality.shape, call.quality, "quality")
+    call.check.masks(call.must_keep, call.valid, call.quality.shape, call.quality, "quality")
+    return call.kept(call.quality, "quality")
+
+
+@operator(_checks, values=Call.check_mask_values, hand_over=True)
 def select_dpp(
     quality: Tensor,
     keys: Tensor,
@@ -31,7 +40,7 @@ def select_dpp(
         k: number of tokens to keep, 1 <= k <= N.
         must_keep: bool, shaped like quality: always returned, counted in k, already selected.
         valid: bool, shaped like quality: False marks padding, never picked.
-        sort: ascending positions; False returns pick order, any prefix of which is the selection
+        sort: ascending indices; False returns pick order, any prefix of which is the selection
             for a smaller k.
 
     Returns:
@@ -39,42 +48,26 @@ def select_dpp(
 
     Raises:
         RuntimeError: a shape, dtype, device or value that the above does not allow, named.
+
+    Example:
+        >>> quality = torch.tensor([1.0, 0.9, 0.5])
+        >>> keys = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+        >>> zoprune_kernels.select_dpp(quality, keys, 2)
+        tensor([0, 2])
     """
-    contracts.select_dpp(quality, keys, k, must_keep, valid)
-    contracts.check_values("select_dpp", k, must_keep, valid, quality.device)
     return reference.select_dpp(quality, keys, k, must_keep, valid, sort=sort)
 
 
-def select_dpp_varlen(
-    quality: Tensor,
-    keys: Tensor,
-    cu_tokens: Tensor,
-    cu_keep: Tensor,
-    total_keep: int,
-    must_keep: Tensor | None = None,
-    valid: Tensor | None = None,
-    *,
-    sort: bool = True,
-) -> Tensor:
-    """:func:`select_dpp` for images of different sizes, packed one after the other.
-
-    Args:
-        quality: [T].
-        keys: [T, D].
-        cu_tokens, cu_keep, total_keep: as in :func:`select_varlen`.
-        must_keep, valid: bool [T].
-        sort: as in :func:`select_dpp`.
-
-    Returns:
-        int64 positions [total_keep] in the packed array, image after image.
+select_dpp_varlen = varlen(
+    select_dpp,
     """
-    contracts.select_dpp_varlen(quality, keys, cu_tokens, cu_keep, total_keep, must_keep, valid)
-    images = segments("select_dpp_varlen", quality, cu_tokens, cu_keep, total_keep)
-    check_segment_masks("select_dpp_varlen", images, must_keep, valid)
+    Returns:
+        int64 indices [total_keep] into the packed array, image after image.
 
-    def select_image(
-        keep: int, quality: Tensor, keys: Tensor, must_keep: Tensor | None, valid: Tensor | None
-    ) -> Tensor:
-        return reference.select_dpp(quality, keys, keep, must_keep, valid, sort=sort)
-
-    return by_segment(images, select_image, quality, keys, must_keep, valid)
+    Example:
+        >>> quality, keys = torch.tensor([1.0, 0.9, 0.5, 0.2]), torch.eye(4)
+        >>> cu_tokens, cu_keep = torch.tensor([[0, 3, 4], [0, 2, 3]], dtype=torch.int32)
+        >>> zoprune_kernels.select_dpp_varlen(quality, keys, cu_tokens, cu_keep, 3)
+        tensor([0, 1, 3])
+    """,
+)

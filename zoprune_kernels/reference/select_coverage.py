@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best, row
-from .selection import finite_scores, unit_keys
+from .greedy import BLOCKED, FREE, PICKED, candidate_classes, first_best, row
+from .images import by_image
+from .normalise import finite_scores, unit_keys
 
 # A token that raises the coverage by less than this share of the largest weight adds nothing.
 NEGLIGIBLE = 2.0**-30
@@ -34,7 +35,7 @@ def select_coverage(
         picks = _greedy(scores, keys, k, weights, must_keep, valid)
         return picks.sort().values if sort else picks
 
-    return by_image(select, scores, keys, weights, must_keep, valid)
+    return by_image(select, 1, scores, keys, weights, must_keep, valid)
 
 
 def _greedy(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best, row
-from .selection import finite_scores, unit_keys
+from ..methods import SuppressOptions
+from .greedy import BLOCKED, FREE, PICKED, candidate_classes, first_best, row
+from .images import by_image
+from .normalise import finite_scores, unit_keys
 
 
 def select_suppress(
@@ -17,15 +21,14 @@ def select_suppress(
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
     *,
-    rule: str = "soft",
-    sigma_space: float = 1.5,
-    sigma_similarity: float = 0.05,
-    radius: float = 5.0,
-    strength: float = 1.0,
-    threshold: float = 0.9,
     sort: bool = True,
+    **options: Any,
 ) -> Tensor:
-    """Plain greedy selection, one image at a time; scores [N] or [B, N], result [..., k]."""
+    """Plain greedy selection, one image at a time; scores [N] or [B, N], result [..., k].
+
+    ``options`` are those of :class:`SuppressOptions`.
+    """
+    how = SuppressOptions(**options)
 
     def select(
         scores: Tensor,
@@ -47,19 +50,21 @@ def select_suppress(
             distance2 = torch.zeros_like(score)
             if place is not None:
                 distance2 = (place - row(place, pick)).square().sum(-1)
-            near = distance2 <= radius**2  # False for a position that is NaN
-            if rule == "hard":
-                close = near if z is None else near & (cosine > threshold)
+            near = distance2 <= how.radius**2  # False for a position that is NaN
+            if how.rule == "hard":
+                close = near if z is None else near & (cosine > how.threshold)
                 classes = classes.masked_fill(close & (classes == FREE), BLOCKED)
                 continue
-            closeness = torch.exp(-distance2 / (2 * sigma_space**2))
-            if rule == "soft":
-                closeness = closeness * torch.exp(-((1 - cosine) ** 2) / (2 * sigma_similarity**2))
+            closeness = torch.exp(-distance2 / (2 * how.sigma_space**2))
+            if how.rule == "soft":
+                closeness = closeness * torch.exp(
+                    -((1 - cosine) ** 2) / (2 * how.sigma_similarity**2)
+                )
                 lowered = score - closeness * score.abs()
             else:
-                closeness = closeness * torch.exp(-(1 - cosine) / sigma_similarity)
-                lowered = score - strength * closeness
+                closeness = closeness * torch.exp(-(1 - cosine) / how.sigma_similarity)
+                lowered = score - how.strength * closeness
             score = torch.where(near & (closeness > 0), lowered, score)
         return picks.sort().values if sort else picks
 
-    return by_image(select, scores, keys, positions, must_keep, valid)
+    return by_image(select, 1, scores, keys, positions, must_keep, valid)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .greedy import BLOCKED, FREE, PICKED, by_image, candidate_classes, first_best, row
-from .selection import finite_scores, unit_keys
+from .greedy import BLOCKED, FREE, PICKED, candidate_classes, first_best, row
+from .images import by_image
+from .normalise import finite_scores, unit_keys
 
 # A token of which less than this share (of its squared length) lies outside the span of the
 # selected tokens adds nothing.
@@ -30,7 +31,7 @@ def select_dpp(
         picks = _greedy(quality, keys, k, must_keep, valid)
         return picks.sort().values if sort else picks
 
-    return by_image(select, quality, keys, must_keep, valid)
+    return by_image(select, 1, quality, keys, must_keep, valid)
 
 
 def _greedy(

@@ -1,0 +1,45 @@
+"""Every private name of torch that this package uses: one place to mend where torch moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+DispatchKeys = torch._C.DispatchKeySet
+
+
+def has_kernel(operator: str, device: str) -> bool:
+    """Whether a kernel of ``zoprune::<operator>`` is registered for a device type."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"zoprune::{operator}", device.upper())
+
+
+def call_for_device(overload: Any, kind: str, *arguments: Any, **options: Any) -> Any:
+    """Call an operator's kernel for a device type, whatever the arguments."""
+    key = torch._C._dispatch_key_parse(torch._C._dispatch_key_for_device(kind))
+    return overload.redispatch(DispatchKeys(key), *arguments, **options)
+
+
+def call_below_autograd(
+    overload: Any, keys: DispatchKeys, arguments: Sequence[Any], options: dict[str, Any]
+) -> Any:
+    """Go on from an operator's autograd kernel to the kernel that computes."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return overload.redispatch(keys & torch._C._after_autograd_keyset, *arguments, **options)
+
+
+def has_tangent(tensor: Tensor) -> bool:
+    """Whether forward-mode differentiation goes through a tensor."""
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def apply_function(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """``function.apply`` within an operator's autograd kernel: torch.func's transforms have done
+    their part by then, and the public ``apply`` would hand the call back to them."""
+    from torch._functorch.utils import enable_single_level_autograd_function
+
+    with enable_single_level_autograd_function():
+        return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]

@@ -1,0 +1,80 @@
+"""The score over directions, as docs/math.md derives it; the paper is ZOO-Prune, arXiv 2509.24837.
+
+Shapes: x [..., N, d], w1 [H, d], b1 [H], w2 [D, H], directions [m, d].
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from .layers import ACTIVATION, DERIVATIVE, project, upcast
+
+
+def paper_sensitivity(
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor | None,
+    w2: Tensor,
+    directions: Tensor,
+    *,
+    step: float = 0.01,
+    activation: str = "gelu",
+) -> Tensor:
+    """S_i = mean_j ||f(x_i + h u_j) - f(x_i - h u_j)|| / 2h, as the paper writes it (eq. 3-4)."""
+    x, directions = upcast(x, directions)
+    total = x.new_zeros(x.shape[:-1])  # [..., N]
+    for u in directions:
+        plus = project(x + step * u, w1, b1, w2, None, activation)
+        minus = project(x - step * u, w1, b1, w2, None, activation)
+        total += (plus - minus).norm(dim=-1) / (2 * step)
+    return total / directions.shape[0]
+
+
+def sensitivity(
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor | None,
+    w2: Tensor,
+    directions: Tensor,
+    *,
+    step: float = 0.01,
+    activation: str = "gelu",
+) -> Tensor:
+    """The same score with the difference taken before the second layer ("Exact rewriting").
+
+    ``step = 0`` is the limit: the activation's derivative times the projected direction.
+    """
+    if activation == "identity":  # every token has the same score: compute it once
+        one = x[..., :1, :].reshape(-1, x.shape[-1])[:1]
+        return (
+            _directional(one, w1, b1, w2, directions, step, activation).expand(x.shape[:-1]).clone()
+        )
+    return _directional(x, w1, b1, w2, directions, step, activation)
+
+
+def _directional(
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor | None,
+    w2: Tensor,
+    directions: Tensor,
+    step: float,
+    activation: str,
+) -> Tensor:
+    x, w1, b1, w2, directions = upcast(x, w1, b1, w2, directions)
+    a = F.linear(x, w1, b1)  # [..., N, H]
+    v = F.linear(directions, w1)  # [m, H]
+    total = a.new_zeros(a.shape[:-1])
+    for v_j in v:
+        change = _activation_change(a.double(), v_j.double(), step, activation).to(a.dtype)
+        total += F.linear(change, w2).norm(dim=-1)
+    return total / directions.shape[0]
+
+
+def _activation_change(a: Tensor, v: Tensor, step: float, activation: str) -> Tensor:
+    """[phi(a + h v) - phi(a - h v)] / 2h, [..., N, H]; float64 keeps it from cancelling."""
+    if step == 0:
+        return DERIVATIVE[activation](a) * v
+    phi = ACTIVATION[activation]
+    return (phi(a + step * v) - phi(a - step * v)) / (2 * step)
