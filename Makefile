@@ -25,11 +25,11 @@ demo: $(STAMP)demo $(STAMP)native
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 # Slow proofs run only if what they prove has changed since tests/proofs.json was written.
 test: $(STAMP)test $(STAMP)native-test
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) --proofs=$(if $(ARGS),all,changed) $(ARGS)
 
 # With every slow proof; what passed is written to tests/proofs.json.
 test-full: $(STAMP)test $(STAMP)native-full
-	@$(PYTEST) --full $(ARGS)
+	@$(PYTEST) --proofs=record $(ARGS)
 
 # The models once more, with the newest transformers of the major version before.
 test-transformers4: $(STAMP)transformers4 $(STAMP)native-test

@@ -9,6 +9,7 @@ import torch
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import zoprune_kernels  # noqa: F401  registers the operators
+from tests import proofs
 
 
 @pytest.fixture(autouse=True)
@@ -45,5 +46,28 @@ SLOW = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+RECORDER = proofs.Recorder()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--proofs", choices=("all", "changed", "record"), default="all")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.path.as_posix().endswith(SLOW))
+    for item in items:
+        if paths := proofs.proves(item):
+            item.user_properties.append(("proves", paths))
+    if config.getoption("--proofs") == "changed":
+        config.hook.pytest_deselected(items=proofs.drop_proved(items))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    RECORDER.add(report)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--proofs") == "record" and not hasattr(
+        session.config, "workerinput"
+    ):
+        RECORDER.write()

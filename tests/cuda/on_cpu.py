@@ -19,6 +19,14 @@ from tests.cuda.shim_cases import Case, expected
 
 ROOT = Path(__file__).parents[2]
 SHIM = ROOT / "tests" / "cuda" / "shim"
+# What the programs are built of: tests/proofs.py
+SHIM_SOURCES = (
+    "csrc/cuda",
+    "csrc/include",
+    "tests/cuda/shim",
+    "tests/cuda/shim_cases.py",
+    "tests/cuda/on_cpu.py",
+)
 FLAGS = "-std=c++17 -O1 -g1 -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off"
 
 needs_compiler = pytest.mark.skipif(

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cuda.on_cpu import build, differences, needs_compiler, select
+from tests.cuda.on_cpu import SHIM_SOURCES, build, differences, needs_compiler, select
 from tests.cuda.shim_cases import RULES, Case
 
-pytestmark = needs_compiler
+pytestmark = [needs_compiler, pytest.mark.proves(*SHIM_SOURCES)]
 
 
 @pytest.fixture(scope="session")

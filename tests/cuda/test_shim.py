@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cuda.on_cpu import build, differences, needs_compiler, run, select
+from tests.cuda.on_cpu import SHIM_SOURCES, build, differences, needs_compiler, run, select
 from tests.cuda.shim_cases import DTYPES, METHODS, RULES, Case, counted, weights
 
-pytestmark = needs_compiler
+pytestmark = [needs_compiler, pytest.mark.proves(*SHIM_SOURCES)]
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,13 @@ import math
 
 import torch
 import transformers
+from packaging.version import Version
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers import modeling_flash_attention_utils as utils
 
 FLASH = "flash_attention_2"
+V4 = Version(transformers.__version__) < Version("5")
 
 
 def flash_attn_func(
@@ -99,7 +101,7 @@ def attend(
 def install(monkeypatch):
     """Let models that are asked for flash attention find the functions above."""
     functions = [flash_attn_func, flash_attn_varlen_func]
-    if transformers.__version__ >= "5":
+    if not V4:
         functions.append(None)  # for paged caches
     functions += [utils._pad_input, utils._unpad_input]
     monkeypatch.setattr(utils, "_lazy_imports", lambda *_, **__: functions)
@@ -113,7 +115,7 @@ def install(monkeypatch):
 
 def use(model, implementation):
     """Give a model and its parts another attention."""
-    if transformers.__version__ < "5" and model.config.vision_config.model_type == "pixtral":
+    if V4 and model.config.vision_config.model_type == "pixtral":
         # Pixtral's tower fails there: https://github.com/huggingface/transformers/pull/43443
         implementation = {"text_config": implementation, "vision_config": "sdpa"}
     model.set_attn_implementation(implementation)

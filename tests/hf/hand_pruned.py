@@ -2,11 +2,12 @@
 
 import torch
 import transformers
+from packaging.version import Version
 
 from tests.hf.flash import attention, uses_flash
 from tests.hf.linear_models import VIEW
 
-V4 = transformers.__version__ < "5"
+V4 = Version(transformers.__version__) < Version("5")
 
 
 def attends_both_ways(case, model):

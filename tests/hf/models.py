@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from packaging.version import Version
 from torch import Tensor
 
 from tests.hf import linear_models as linear
@@ -106,7 +107,7 @@ def prompt(
     inputs |= {"input_ids": input_ids, "attention_mask": mask}
     import transformers
 
-    if case.mrope and transformers.__version__ >= "5":
+    if case.mrope and Version(transformers.__version__) >= Version("5"):
         inputs["mm_token_type_ids"] = (input_ids == IMAGE) + 2 * (input_ids == VIDEO)
     if case.bidirectional:
         images = case.bidirectional == "images"

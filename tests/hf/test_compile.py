@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from packaging.version import Version
 from torch._dynamo.utils import counters
 
 transformers = pytest.importorskip(
@@ -17,7 +18,7 @@ WINDOWS = ("mistral3", "gemma3")  # a sliding window's cache counts in Python: o
 # A video's decoding step is an image's, and SmolVLM's is that of Idefics 3. transformers 5 prepares
 # the steps of all models by itself: one for each kind of positions will do.
 STEPS = [c for c in CASES if c.modality == "image" and c.name not in ("pixtral", "smolvlm")]
-if transformers.__version__ >= "5":
+if Version(transformers.__version__) >= Version("5"):
     STEPS = [c for c in STEPS if c.name in ("llava", "qwen2_5_vl")]
 
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from packaging.version import Version
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install 'zoprune_kernels[hf]'"
@@ -20,7 +21,7 @@ from tests.hf.mlp_models import IMAGE, VIDEO, VOCAB  # noqa: E402
 from tests.hf.models import CASES, make, prompt  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-V4 = transformers.__version__ < "5"
+V4 = Version(transformers.__version__) < Version("5")
 LAYOUTS = {"one": ((1,), "left"), "left": ((2, 1), "left"), "right": ((1, 2), "right")}
 layouts = pytest.mark.parametrize("layout", LAYOUTS)
 attentions = pytest.mark.parametrize("case", ["sdpa", FLASH], indirect=True)

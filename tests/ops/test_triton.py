@@ -5,10 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
+from packaging.version import Version
 
 triton = pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.proves(
+    "zoprune_kernels/triton",
+    "audit",
+    "zoprune_kernels/reference",
+    "tests/ops/interpreted_triton.py",
+)
 
 
 def run(*arguments: str, **environment: str) -> None:
@@ -23,7 +31,7 @@ def run(*arguments: str, **environment: str) -> None:
 
 
 @pytest.mark.skipif(
-    triton.__version__.startswith("3.6"),
+    Version(triton.__version__) < Version("3.7") and Version(numpy.__version__) >= Version("2.4"),
     reason="Triton 3.6's interpreter converts arrays to scalars, which NumPy 2.4 forbids",
 )
 def test_kernels_under_the_interpreter():

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.torch_version import TorchVersion
 
 from ..checks import warn_once
 from ..operators import OPERATORS as DECLARED
@@ -36,7 +37,7 @@ def why_not(op: str) -> str | None:
         version = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         return "Triton is not installed"
-    if tuple(map(int, version.split(".")[:2])) < _LEAST_TRITON:
+    if TorchVersion(version) < _LEAST_TRITON:  # as packaging compares, which torch carries
         return f"Triton {version} is installed, 3.6 or later is needed"
     return None if op in OPERATORS else "no Triton kernel"
 

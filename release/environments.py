@@ -1,0 +1,92 @@
+"""Fresh environments, one per combination of versions, that share downloaded files through uv."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TORCH = ("2.11.0", "2.13.0", "2.14.1", "2.15.0")  # oldest, of `make test`, ..., newest
+
+
+def run(
+    command: list, *, cwd: Path = ROOT, output: bool = False, check: bool = True, **environment: str
+) -> str:
+    """Run a command; returns what it printed where that is asked for, else shows it."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE if output else None,
+        text=True,
+        check=False,
+    )
+    if check and done.returncode:
+        print(done.stdout or "", file=sys.stderr)
+        raise SystemExit(f"failed: {' '.join(map(str, command))}")
+    return done.stdout or ""
+
+
+class Environment:
+    """A virtual environment below a folder."""
+
+    def __init__(self, name: str, *, python: str, folder: Path) -> None:
+        self.name, self.version, self.folder = name, python, folder / f"venv-{name}"
+        self.python = self.folder / "bin" / "python"
+
+    def interpreter(self) -> str | None:
+        """The machine's Python of that version: pyenv's, PATH's or uv's."""
+        for found in Path.home().glob(f".pyenv/versions/{self.version}.*/bin/python"):
+            return str(found)
+        found = run(["uv", "python", "find", self.version], output=True, check=False).strip()
+        return found or shutil.which(f"python{self.version}")
+
+    def create(self) -> None:
+        interpreter = self.interpreter()
+        if interpreter is None:
+            raise FileNotFoundError(f"Python {self.version} is not installed here")
+        run(["uv", "venv", "-q", "--clear", "--python", interpreter, self.folder])
+
+    def install(self, *requirements: object) -> None:
+        # Where pip finds wheels on this machine, uv shall, too.
+        links = {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")}
+        run(["uv", "pip", "install", "-q", "--python", self.python, *requirements], **links)
+
+    def pytest(self, folder: Path, *arguments: object, check: bool = True) -> None:
+        """Run tests from a folder that does not have the package; two processes."""
+        # The environment's own tools first, and no package of the outer one.
+        variables = {
+            "PYTHONPATH": "",
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        command = [
+            self.python,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "2",
+            "-p",
+            "no:cacheprovider",
+            *arguments,
+        ]
+        run(command, cwd=folder, check=check, **variables)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def copy_tests(folder: Path) -> Path:
+    """The tests and what they read, without the package: what is tested is the installed one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in ("tests", "benchmarks", "audit", "csrc", "docs", "python/examples"):
+        shutil.copytree(
+            ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "results")
+        )
+    for part in ("pyproject.toml", "README.md", "CHANGELOG.md"):
+        shutil.copy2(ROOT / part, folder / part)
+    return folder
