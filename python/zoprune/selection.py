@@ -11,7 +11,7 @@ from torch import Tensor
 
 import zoprune_kernels
 from zoprune_kernels.checks import Checker
-from zoprune_kernels.methods import OPTIONS, Selection, in_python
+from zoprune_kernels.methods import OPTIONS, Selection, SelectOptions, in_python
 
 STRUCTURE = -1  # the unit of a token that belongs to no image: newlines, always kept
 
@@ -20,8 +20,8 @@ STRUCTURE = -1  # the unit of a token that belongs to no image: newlines, always
 class Rule:
     """How tokens are picked: any method of ``zoprune_kernels.score_and_select`` and its options."""
 
-    method: str = "sads"
-    max_similarity: float = 1.0
+    method: str = SelectOptions.method
+    max_similarity: float = SelectOptions.max_similarity
     prompt_seeds: int = 0  # tokens per unit, most similar to the prompt, that are kept first
     options: Mapping[str, Any] = field(default_factory=dict)  # the method's other options
 

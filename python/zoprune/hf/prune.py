@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from zoprune_kernels.methods import SelectOptions
+
 from ..projector import Estimator, Projector, check_linear
 from ..selection import Rule, check_keep
 from .families import family_of
@@ -23,8 +25,8 @@ def prune(
     distribution: str = "sphere",
     seed: int = 0,
     through_norm: bool = True,
-    method: str = "sads",
-    max_similarity: float = 1.0,
+    method: str = SelectOptions.method,
+    max_similarity: float = SelectOptions.max_similarity,
     prompt_seeds: int = 0,
     positions: str | None = None,
     metric: str | Path | None = None,

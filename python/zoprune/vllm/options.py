@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from zoprune_kernels.checks import DISTRIBUTIONS
+from zoprune_kernels.methods import METHODS, SelectOptions
+
 PREFIX = "zoprune_"
 KEEP = PREFIX + "keep"
-METHODS = ("sads", "maxmin", "topk", "random", "mmr", "dpp", "suppress", "coverage")
-WITHOUT_LIMIT = ("dpp", "suppress", "coverage")  # methods that take no max_similarity
+# Methods that take no max_similarity.
+WITHOUT_LIMIT = [name for name, m in METHODS.items() if m.options is not SelectOptions]
 ESTIMATORS = ("closed", "directions")
-DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
 PROMPT = ("prompt_seeds", "relevance", "query")  # options that would look at the prompt
 
 
@@ -21,8 +23,8 @@ class Options:
     """What is kept of each image, and how it is chosen; the names without ``zoprune_``."""
 
     keep: int | float
-    method: str = "sads"
-    max_similarity: float = 1.0
+    method: str = SelectOptions.method
+    max_similarity: float = SelectOptions.max_similarity
     estimator: str = "closed"
     num_directions: int = 64
     step: float = 0.01

@@ -1,0 +1,107 @@
+"""``python docs/generate.py``: writes docs/operators.md and zoprune_kernels/operators/varlen.pyi.
+
+Both are made of what the operators declare; a test holds them to it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from pathlib import Path
+
+import zoprune_kernels
+from zoprune_kernels.operators import OPERATORS
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs/operators.md"
+STUB = ROOT / "zoprune_kernels/operators/varlen.pyi"
+HEAD = """# Operators
+
+Written by `python docs/generate.py` from the docstrings in `zoprune_kernels/operators/`. Each
+operator is `torch.ops.zoprune.<name>`, with the schema below, and `zoprune_kernels.<name>`, the
+same as a typed function. All are functional and inference-only (a derivative, backward or forward,
+is an error), have fake kernels for `torch.compile`, and do not synchronise with the host on a GPU,
+where wrong values, unlike shapes and dtypes, are therefore no error. Shapes are in brackets; `...`
+is nothing, or B for a batch of images. Errors read
+`zoprune::<op>: <argument>: expected <what>, got <what came>`.
+"""
+
+
+def stub() -> str:
+    """Signatures of the packed twins; defaults stand in the operators' own files."""
+    lines = ["# Written by docs/generate.py.", "", "from torch import Tensor", ""]
+    for name, operator in OPERATORS.items():
+        if not name.endswith("_varlen"):
+            continue
+        lines.append(f"def {name}(")
+        star = False
+        for p in operator.signature.parameters.values():
+            if p.kind is p.KEYWORD_ONLY and not star:
+                lines.append("    *,")
+                star = True
+            default = "" if p.default is p.empty else " = ..."
+            lines.append(f"    {p.name}: {p.annotation}{default},")
+        lines.append(f") -> {operator.signature.return_annotation}: ...")
+    return "\n".join(lines) + "\n"
+
+
+def reference() -> str:
+    """The operators in the order of the alphabet, each packed twin after its own."""
+    order = sorted(OPERATORS, key=lambda name: (name.removesuffix("_varlen"), len(name)))
+    index = ", ".join(f"[`{name}`](#{name})" for name in order)
+    return "\n\n".join([HEAD + "\n" + index, *map(section, order)]) + "\n"
+
+
+def section(name: str) -> str:
+    function = getattr(zoprune_kernels, name)
+    path = function.__module__.replace(".", "/")
+    glued = re.sub(r"(?<!,) ", "\0", OPERATORS[name].schema)  # lines end at commas only
+    schema = textwrap.fill(glued, 96, subsequent_indent="    ").replace("\0", " ")
+    doc = re.sub(r":func:`(\w+)`", r"[`\1`](#\1)", inspect.getdoc(function) or "")
+    blocks = [block for part in doc.split("\n\n") for block in markdown(part)]
+    source = f"[`{path}.py`](../{path}.py)"
+    return "\n\n".join([f"## {name}", f"```\n{schema}\n```", *blocks, f"Source: {source}"])
+
+
+def markdown(part: str) -> list[str]:
+    """A paragraph, table or section of a docstring."""
+    lines = part.split("\n")
+    if set(lines[0]) == {"=", " "}:
+        return [table(lines)]
+    if lines[0] == "Example:":
+        return ["```python\n" + textwrap.dedent("\n".join(lines[1:])) + "\n```"]
+    if re.fullmatch(r"\w+:", lines[0]):
+        body = textwrap.dedent("\n".join(lines[1:])).replace("``", "`")
+        items = re.sub(r"\n +", " ", body).split("\n")
+        if lines[0] in ("Args:", "Raises:"):
+            items = [re.sub(r"^([\w, ]+): ", lambda m: named(m[1]), item) for item in items]
+            return [f"**{lines[0][:-1]}**", "\n".join(items)]
+        return [f"**{lines[0][:-1]}** {' '.join(items)}"]
+    return [part.replace("``", "`")]
+
+
+def named(arguments: str) -> str:
+    return "- " + ", ".join(f"`{name}`" for name in arguments.split(", ")) + ": "
+
+
+def table(lines: list[str]) -> str:
+    """A simple reStructuredText table; a row without a first cell goes on with the one before."""
+    spans = [match.span() for match in re.finditer("=+", lines[0])]
+    rows: list[list[str]] = []
+    for line in lines:
+        if set(line) == {"=", " "}:
+            continue
+        cells = [line[start : end if end < spans[-1][1] else None].strip() for start, end in spans]
+        if cells[0]:
+            rows.append(cells)
+        else:
+            rows[-1] = [f"{a} {b}".strip() for a, b in zip(rows[-1], cells, strict=True)]
+    escaped = [[cell.replace("``", "`").replace("|", r"\|") for cell in row] for row in rows]
+    body = ["| " + " | ".join(row) + " |" for row in escaped]
+    return "\n".join([body[0], "|" + "---|" * len(spans), *body[1:]])
+
+
+if __name__ == "__main__":
+    REFERENCE.write_text(reference())
+    STUB.write_text(stub())
