@@ -276,7 +276,7 @@ def llava_onevision(folder: Path) -> Path:
     )
 
     words = tokenizer(["<image>", "<video>"])
-    grid = [[28, 56], [56, 28], [56, 56], [28, 336]]
+    grid = [[28, 56], [56, 28], [56, 56], [84, 112]]  # twelve crops are scaled down
     torch.manual_seed(0)
     config = LlavaOnevisionConfig(
         vision_config={"model_type": "siglip_vision_model", "vision_use_head": False, **CLIP},
@@ -414,4 +414,6 @@ def gemma3(folder: Path) -> Path:
     )
     pictures = Gemma3ImageProcessor(size={"height": 56, "width": 56})
     processor = Gemma3Processor(pictures, words, image_seq_length=16)
-    return save(Gemma3ForConditionalGeneration(config), processor, folder)
+    model = Gemma3ForConditionalGeneration(config)
+    model.model.multi_modal_projector.mm_input_projection_weight.data.normal_()  # zero as it is
+    return save(model, processor, folder, _clip_names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from vllm.multimodal.processing import PromptUpdateDetails
 
 from .layout import Layout
 from .options import KEEP, Options, budget, encode_keep, without_options
+
+_dummy = ContextVar("zoprune_dummy", default=False)  # the prompts that vLLM profiles with
 
 
 def attach(model: Any, stock: Any, layout: Layout) -> None:
@@ -57,9 +60,16 @@ class PrunedProcessor:
         stock = self.info.get_mm_max_tokens_per_item
         self.info.get_mm_max_tokens_per_item = functools.partial(self._whole_images, stock)
 
+    def get_dummy_mm_inputs(self, *args: Any, **kwargs: Any) -> Any:
+        token = _dummy.set(True)
+        try:
+            return super().get_dummy_mm_inputs(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            _dummy.reset(token)
+
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
         result = super().apply(inputs, timing_ctx)  # type: ignore[misc]
-        if self.layout.mrope and self.pruning and self._pixels(inputs.mm_data_items):
+        if self.layout.mrope and not _dummy.get() and self._pixels(inputs.mm_data_items):
             last = max(r.offset + r.length for r in result["mm_placeholders"]["image"])
             if last >= len(result["prompt_token_ids"]):
                 raise ValueError("zoprune: prompt: expected text after the image, got its end")
@@ -154,7 +164,7 @@ class PrunedProcessor:
             return counts
         self.pruning = False
         try:
-            placeholders = self.get_dummy_mm_inputs(mm_counts)["mm_placeholders"]  # type: ignore
+            placeholders = self.get_dummy_mm_inputs(mm_counts)["mm_placeholders"]
         finally:
             self.pruning = True
         return {m: sum(item.get_num_embeds() for item in p) for m, p in placeholders.items()}

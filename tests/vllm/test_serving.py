@@ -1,0 +1,175 @@
+"""What serving needs beside right tokens, on one engine with Qwen2.5-VL."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.vllm import checkpoints, engine
+from tests.vllm.table import CASES, ask, pictures, prompts
+
+QWEN = CASES["qwen2_5_vl"]
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serving")
+    engine.prepare(folder / "cache")
+    checkpoints.qwen2_5_vl(folder / "qwen")
+    llm = engine.start(folder / "qwen", 5, enable_prefix_caching=False, mm_processor_cache_gb=0)
+    yield llm
+    engine.stop(llm)
+
+
+@pytest.fixture(scope="module")
+def model(llm):
+    return engine.model_of(llm)
+
+
+@pytest.fixture(scope="module")
+def batch(llm):
+    """The inputs of three images, as the encoder gets them, with budgets 5, 0.4 and 1.0."""
+    from transformers import AutoProcessor
+    from zoprune.vllm.options import KEEP, encode_keep
+
+    processor = AutoProcessor.from_pretrained(llm.llm_engine.model_config.model)
+    text = QWEN.placeholder * 3
+    inputs = processor(text=[text], images=[pictures(QWEN)], return_tensors="pt")
+    keeps = torch.tensor([encode_keep(k) for k in (5, 0.4, 1.0)], dtype=torch.float64)
+    names = ("pixel_values", "image_grid_thw")
+    return {name: inputs[name] for name in names} | {KEEP: keeps}
+
+
+@torch.inference_mode()
+def test_no_more_images_at_once_than_were_profiled(model, batch, monkeypatch):
+    whole = model.embed_multimodal(**batch)
+    assert [len(image) for image in whole] == [5, 13, 35]
+    runs = []
+    forward = model.visual.forward
+    monkeypatch.setattr(model.visual, "forward", lambda *a, **k: runs.append(1) or forward(*a, **k))
+    monkeypatch.setitem(vars(model), "most_images", 2)
+    parts = model.embed_multimodal(**batch)
+    assert len(runs) == 2
+    for image, part in zip(whole, parts, strict=True):
+        torch.testing.assert_close(image, part)
+
+
+@torch.inference_mode()
+def test_rows_are_picked_behind_the_encoder_graph(model, batch):
+    """As vLLM's manager of encoder graphs calls the model; nothing is captured on a CPU."""
+    expected = model.embed_multimodal(**batch)
+    config = model.get_encoder_cudagraph_config()
+    assert config.modalities == ["image", "video"]
+    order = [2, 0, 1]
+    part = model.select_encoder_cudagraph_items(batch, order)
+    output = model.encoder_eager_forward(part)
+    assert output.shape[1] == config.out_hidden_size
+    sizes = [spec.output_tokens for spec in model.get_encoder_cudagraph_item_specs(batch)]
+    results: dict[int, torch.Tensor] = {}
+    padded = torch.cat([output, output[:3]])  # a graph's buffer is longer than what is in it
+    model.postprocess_encoder_output(
+        {"default": padded}, order, sizes, results, clone=True, batch_mm_kwargs=part
+    )
+    for i, image in enumerate(expected):
+        torch.testing.assert_close(results[i], image)
+
+
+@torch.inference_mode()
+def test_videos_pass_the_encoder_graph_whole(model, batch):
+    grid = batch["image_grid_thw"]
+    videos = {"pixel_values_videos": batch["pixel_values"], "video_grid_thw": grid}
+    expected = model.embed_multimodal(**videos)
+    output = model.encoder_eager_forward(videos)
+    results: dict[int, torch.Tensor] = {}
+    sizes = [len(video) for video in expected]
+    model.postprocess_encoder_output({"default": output}, [0, 1, 2], sizes, results, True, videos)
+    for i, video in enumerate(expected):
+        assert video.shape[1] == model.pruning.width
+        torch.testing.assert_close(results[i], video)
+
+
+def test_the_encoder_budget_is_that_of_whole_images(llm):
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+    from vllm.multimodal.encoder_budget import MultiModalBudget
+
+    config = llm.llm_engine.vllm_config
+    pruned = MultiModalBudget(config, MULTIMODAL_REGISTRY)
+    hf = config.model_config.hf_config
+    keep = hf.__dict__.pop("zoprune_keep")
+    try:
+        stock = MultiModalBudget(config, MULTIMODAL_REGISTRY)
+    finally:
+        hf.zoprune_keep = keep
+    assert pruned.mm_max_toks_per_item == stock.mm_max_toks_per_item
+    assert pruned.mm_max_items_per_batch == stock.mm_max_items_per_batch
+    item = pruned.processor.get_dummy_mm_inputs({"image": 1})["mm_placeholders"]["image"][0]
+    assert item.get_num_embeds() == keep
+
+
+def test_a_prompt_that_ends_with_the_image_is_refused(llm):
+    with pytest.raises(ValueError, match="expected text after the image"):
+        ask(llm, [("w1 <|image_pad|>", pictures(QWEN)[:1], None)])
+
+
+def test_a_request_cannot_name_other_options(llm):
+    from vllm import SamplingParams
+
+    request = {
+        "prompt": prompts(QWEN)[0][0],
+        "multi_modal_data": {"image": pictures(QWEN)[:1]},
+        "mm_processor_kwargs": {"zoprune_method": "topk"},
+    }
+    with pytest.raises(ValueError, match="zoprune_method: expected at the server's start"):
+        llm.generate(request, SamplingParams(max_tokens=1), use_tqdm=False)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_positions_are_exact_beyond_256(model, dtype):
+    """A picture of 2 x 700 tokens: every kept token's row and column, in any chunk, any number of
+    times; the text behind it goes on at 700."""
+    from zoprune.vllm.options import KEEP
+
+    grid = torch.tensor([1, 4, 1400])
+    data = {"image_grid_thw": SimpleNamespace(data=grid), KEEP: SimpleNamespace(data=9.0)}
+    picks = torch.tensor([0, 1, 255, 256, 257, 511, 699, 700, 1399])
+    features = torch.zeros(9, model.pruning.width, dtype=dtype)
+    (image,) = model.finish([features], [picks], {"image_grid_thw": grid[None]})
+    assert image.dtype == dtype
+
+    from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
+
+    token, place = model.config.image_token_id, PlaceholderRange(offset=3, length=9)
+    prompt = [20, 21, 22, *[token] * 9, 23, 24]
+    feature = MultiModalFeatureSpec(data=data, modality="image", identifier="x", mm_position=place)
+    positions, delta = model.get_mrope_input_positions(prompt, [feature])
+    assert positions[:, :3].tolist() == [[0, 1, 2]] * 3
+    assert positions[:, 12:].tolist() == [[703, 704]] * 3
+    assert delta == 705 - len(prompt)
+    expected = torch.stack([torch.full((9,), 3), 3 + picks // 700, 3 + picks % 700])
+    for computed in (0, 3, 3, 8, 0):  # chunks that begin before and within the image, and again
+        rows = max(computed - 3, 0)
+        cleaned, positions, again = model.recompute_mrope_positions(
+            prompt, [image[rows:]], positions, computed
+        )
+        assert cleaned[0].shape == (9 - rows, model.pruning.width) and again == delta
+        assert torch.equal(positions[:, 3 + rows : 12], expected[:, rows:])
+    assert torch.equal(positions[:, 3:12], expected)
+    assert model.recompute_mrope_positions(prompt, [], positions, 14)[2] == delta
+
+
+@torch.inference_mode()
+def test_new_weights_are_folded_again(model):
+    from zoprune.vllm.scoring import Scorer
+
+    x, weights = torch.randn(6, model.pruning.scorer.width), dict(model.pruning.weights)
+    old = model.pruning.scorer(x)
+    name, gamma = "model.visual.merger.ln_q.weight", weights["norm.weight"]
+    model.load_weights([(name, gamma * 3)])
+    changed = weights | {"norm.weight": gamma * 3}
+    expected = Scorer(changed, model.layout.layers, model.config, model.pruning.options, 1e-6)
+    expected.use(expected.fold())
+    torch.testing.assert_close(model.pruning.scorer(x), expected(x))
+    assert not torch.allclose(model.pruning.scorer(x), old)
+    model.load_weights([(name, gamma)])
+    torch.testing.assert_close(model.pruning.scorer(x), old)

@@ -1,0 +1,112 @@
+"""What is refused before a server starts, and that nothing is replaced without the option."""
+
+import pytest
+
+from tests.vllm import checkpoints, engine
+
+engine.ENVIRONMENT["VLLM_LOGGING_LEVEL"] = "ERROR"
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start")
+    engine.prepare(folder / "cache")
+    return checkpoints.llava(folder / "llava")
+
+
+@pytest.fixture(scope="module")
+def llama(llava):
+    """A model that cannot be pruned."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    words = checkpoints.tokenizer(["<image>"])
+    model = LlamaForCausalLM(LlamaConfig(**checkpoints.text("llama", len(words))))
+    return checkpoints.save(model, words, llava.parent / "llama")
+
+
+def configure(folder, overrides, **options):
+    """What a server does first."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    options = {**engine.OPTIONS, **options}
+    return EngineArgs(model=str(folder), hf_overrides=overrides, **options).create_engine_config()
+
+
+def model_class(config):
+    from vllm.model_executor.model_loader import get_model_architecture
+
+    return get_model_architecture(config.model_config)[0]
+
+
+def test_the_option_decides_on_the_class(llava):
+    from vllm.model_executor.models.llava import LlavaForConditionalGeneration as Stock
+    from zoprune.vllm.architectures.llava import Llava
+
+    for _ in range(2):
+        assert model_class(configure(llava, {"zoprune_keep": 5})) is Llava
+        assert model_class(configure(llava, {})) is Stock
+    assert "zoprune" not in str(Stock._processor_factory)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        ({"zoprune_keep": 0}, "zoprune_keep: expected a count >= 1 or a ratio"),
+        ({"zoprune_method": "topk"}, "zoprune_keep: expected beside zoprune_method"),
+        ({"zoprune_keep": 5, "zoprune_prompt_seeds": 1}, "looks at the prompt"),
+    ],
+)
+def test_bad_options_are_refused(llava, overrides, message):
+    with pytest.raises(Exception, match=message.split(":")[0]) as error:
+        configure(llava, overrides)
+    assert message in str(error.value)
+
+
+def test_a_model_that_cannot_be_pruned_is_refused(llama, llava):
+    assert model_class(configure(llama, {})).__name__ == "LlamaForCausalLM"
+    with pytest.raises(Exception, match=r"zoprune: model: expected one of Llava.*got LlamaForC"):
+        configure(llama, {"zoprune_keep": 5})
+    with pytest.raises(Exception, match="--model-impl: expected auto or vllm"):
+        configure(llava, {"zoprune_keep": 5}, model_impl="transformers")
+
+
+def test_a_version_without_a_hook_is_refused(llava, monkeypatch):
+    from vllm.multimodal.processing import BaseMultiModalProcessor
+
+    monkeypatch.delattr(BaseMultiModalProcessor, "_get_mm_hashes")
+    with pytest.raises(Exception, match=r"_get_mm_hashes \(0.32 and 0.33 have it\), got 0"):
+        configure(llava, {"zoprune_keep": 5})
+    configure(llava, {})
+
+
+def test_a_hook_with_other_arguments_is_refused(llava, monkeypatch):
+    from vllm.multimodal.processing import BaseMultiModalProcessor
+
+    monkeypatch.setattr(BaseMultiModalProcessor, "_get_mm_hashes", lambda self, items, uuids: {})
+    with pytest.raises(Exception, match=r"_get_mm_hashes\(inputs\)"):
+        configure(llava, {"zoprune_keep": 5})
+
+
+def test_a_plug_in_that_fails_refuses_the_option(llava, monkeypatch):
+    import zoprune.vllm
+    from vllm.config import ModelConfig
+    from zoprune.vllm import plugin
+
+    def install():
+        raise ImportError("no such kernel")
+
+    monkeypatch.setattr(plugin, "install", install)
+    monkeypatch.setattr(ModelConfig, "__post_init__", ModelConfig.__post_init__)
+    zoprune.vllm.register()
+    configure(llava, {})
+    with pytest.raises(Exception, match="the plug-in failed to load: no such kernel"):
+        configure(llava, {"zoprune_keep": 5})
+
+
+def test_installing_twice_changes_nothing(llava):
+    import zoprune.vllm
+    from vllm.model_executor.models.registry import _ModelRegistry
+
+    before = _ModelRegistry.resolve_model_cls
+    zoprune.vllm.register()
+    assert _ModelRegistry.resolve_model_cls is before
