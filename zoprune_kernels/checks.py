@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .methods import SCALES_TEXT, is_scale
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "identity")
 DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
@@ -199,8 +200,8 @@ class Checker:
         self.device("metric", metric, x, "x")
 
     def step(self, step: float) -> None:
-        if not (math.isfinite(step) and step >= 0):
-            self.fail("step", "a finite number >= 0", f"{step:g}")
+        if not (step == 0 or is_scale(step)):
+            self.fail("step", f"0 or a number in {SCALES_TEXT}", f"{step:g}")
 
     def activation(self, activation: str) -> None:
         self.one_of("activation", activation, ACTIVATIONS)

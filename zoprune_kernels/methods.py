@@ -6,7 +6,6 @@ nothing of this package.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -62,6 +61,15 @@ class Options:
                 fail(PUBLISHED_AS.get(f.name, f.name), f.metadata["expected"], shown(value))
 
 
+# Scales that float32 holds, squared too.
+SCALES = (1e-18, 1e18)
+SCALES_TEXT = f"[{SCALES[0]:g}, {SCALES[1]:g}]"
+
+
+def is_scale(value: float) -> bool:
+    return SCALES[0] <= value <= SCALES[1]
+
+
 def _option(default: Any, expected: str, fits: Callable[[Any], bool]) -> Any:
     return field(default=default, metadata={"expected": expected, "fits": fits})
 
@@ -71,7 +79,7 @@ def _choice(default: str, choices: tuple[str, ...]) -> Any:
 
 
 def _between(default: float, low: float, high: float) -> Any:
-    return _option(default, f"a number in [{low}, {high}]", lambda value: low <= value <= high)
+    return _option(default, f"a number in [{low:g}, {high:g}]", lambda value: low <= value <= high)
 
 
 def _count(default: int, least: int) -> Any:
@@ -79,7 +87,7 @@ def _count(default: int, least: int) -> Any:
 
 
 def _width(default: float) -> Any:
-    return _option(default, "a finite number > 0", lambda value: math.isfinite(value) and value > 0)
+    return _option(default, f"a number in {SCALES_TEXT}", is_scale)
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ class SuppressOptions(Options):
     sigma_space: float = _width(1.5)
     sigma_similarity: float = _width(0.05)
     radius: float = _option(5.0, "a number > 0", lambda value: value > 0)
-    strength: float = _option(1.0, "a finite number >= 0", lambda v: math.isfinite(v) and v >= 0)
+    strength: float = _between(1.0, 0, SCALES[1])
     threshold: float = _between(0.9, -1, 1)
 
 

@@ -24,10 +24,12 @@ Tensor budget_cpu(Tensor weights, int64_t total, std::optional<Tensor> capacity,
   }
   const auto kind =
       static_cast<BudgetRule>(check.one_of("rule", rule, {"equal", "proportional", "softmax"}));
-  check.require(temperature > 0, "temperature", "a number > 0", temperature);
-  check.require(minimum >= 0, "minimum", "an integer >= 0", minimum);
+  check.in_range("temperature", temperature);
+  check.require(minimum >= 0 && minimum <= INT32_MAX, "minimum", "an integer in [0, 2147483647]",
+                minimum);
   check.require(total >= minimum * images && total >= 0, "total",
                 concat("at least ", minimum * images, " (minimum for each of weights)"), total);
+  check.require(total <= INT32_MAX, "total", "at most 2147483647 (offsets are int32)", total);
 
   const Tensor importance =
       torch::stable::contiguous(torch::stable::to(weights, ScalarType::Float));

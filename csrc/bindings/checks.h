@@ -100,6 +100,13 @@ class Checker {
     if (!condition) fail(argument, expected, got);
   }
 
+  // A scale that float32 holds, squared too.
+  static constexpr double kSmallest = 1e-18, kLargest = 1e18;
+  void in_range(const char* argument, double value, const char* otherwise = "") const {
+    require(value >= kSmallest && value <= kLargest, argument,
+            concat(otherwise, "a number in [1e-18, 1e+18]"), value);
+  }
+
   // The position of value among the choices.
   int one_of(const char* argument, const std::string& value,
              const std::vector<std::string>& choices) const {

@@ -86,14 +86,11 @@ void check_positions(const Checker& check, const Tensor& positions, const std::v
 
 Suppression check_suppression(const Checker& check, const SuppressOptions& options, int64_t axes) {
   const int rule = check.one_of("rule", options.rule, {"soft", "exponential", "hard"});
-  const auto check_sigma = [&](const char* name, double sigma) {
-    check.require(std::isfinite(sigma) && sigma > 0, name, "a finite number > 0", sigma);
-  };
-  check_sigma("sigma_space", options.sigma_space);
-  check_sigma("sigma_similarity", options.sigma_similarity);
+  check.in_range("sigma_space", options.sigma_space);
+  check.in_range("sigma_similarity", options.sigma_similarity);
   check.require(options.radius > 0, "radius", "a number > 0", options.radius);
-  check.require(std::isfinite(options.strength) && options.strength >= 0, "strength",
-                "a finite number >= 0", options.strength);
+  check.require(options.strength >= 0 && options.strength <= Checker::kLargest, "strength",
+                "a number in [0, 1e+18]", options.strength);
   check.require(options.threshold >= -1 && options.threshold <= 1, "threshold",
                 "a number in [-1, 1]", options.threshold);
   return {static_cast<Rule>(rule),

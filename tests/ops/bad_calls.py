@@ -21,15 +21,15 @@ SCORING: dict[str, list[Any]] = {
     "b2": [torch.rand(47), torch.rand(48).half()],
     "directions": [torch.rand(5, 31), torch.rand(0, 32), torch.ones(5, 32, dtype=INT32)],
     "metric": [torch.rand(64, 63), torch.rand(64), torch.rand(64, 64).double()],
-    "step": [-0.5, float("nan"), float("inf")],
+    "step": [-0.5, float("nan"), float("inf"), 1e-39, 1e39],
     "activation": ["tanh"],
-    "num_directions": [0, -3],
+    "num_directions": [0, -3, -(2**63)],
     "distribution": ["cube"],
 }
 SELECTION: dict[str, list[Any]] = {
     "scores": [torch.rand(()), torch.rand(2, 63, 1), torch.rand(2, 63).double()],
     "keys": [None, torch.rand(2, 62, 8), torch.rand(63, 8), torch.rand(2, 63, 8).double()],
-    "k": [0, 64, -1],
+    "k": [0, 64, -1, 2**62],
     "must_keep": [
         FLAGS[:, :62],
         FLAGS.float(),
@@ -43,15 +43,15 @@ SELECTION: dict[str, list[Any]] = {
     "weights": [torch.rand(2, 62), torch.rand(2, 63).double()],
     "positions": [torch.rand(2, 63, 4), torch.rand(2, 62, 2), torch.ones(2, 63, 2, dtype=INT32)],
     "rule": ["mean"],
-    "sigma_space": [0.0, float("inf"), float("nan")],
-    "sigma_similarity": [-1.0, float("inf")],
+    "sigma_space": [0.0, float("inf"), float("nan"), 1e-20, 1e-320, 1e200],
+    "sigma_similarity": [-1.0, float("inf"), 1e-20, 1e20],
     "radius": [0.0, float("nan")],
-    "strength": [-0.5, float("inf")],
+    "strength": [-0.5, float("inf"), 1e300],
     "threshold": [1.5, float("nan")],
     "tradeoff": [-0.1, 1.5, float("nan")],
     "first": ["best"],
-    "num_seed": [-1],
-    "picks_per_step": [0],
+    "num_seed": [-1, -(2**63)],
+    "picks_per_step": [0, -(2**63)],
     "cu_tokens": [
         torch.tensor(values, dtype=dtype)
         for values, dtype in [
@@ -67,7 +67,7 @@ SELECTION: dict[str, list[Any]] = {
         torch.tensor(values, dtype=INT32)
         for values in ([0, 13], [1, 8, 13], [0, 8, 12], [0, 14, 13], [0, 0, 64, 127])
     ],
-    "total_keep": [0, 127, 12],
+    "total_keep": [0, 127, 12, 2**62],
 }
 
 

@@ -108,6 +108,24 @@ def test_long_steps_switch_per_direction():
     torch.testing.assert_close(scores, (apart[0] + apart[1]) / 2, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("step", [1e-18, 1e-12, 1e-7, 1e6, 1e18])
+def test_steps_of_all_magnitudes(step, activation):
+    """Small ones against the limit, large ones against float64; relu's corner is half."""
+    p = projector(63)
+    p.x[5], p.b1 = 0, None
+    directions = OPS.directions(3, 32)
+    options = {"step": step, "activation": activation}
+    scores = OPS.sensitivity(*p.layers[:4], directions, **options)
+    limit = step if step > 1 else 0.0
+    expected = expected_scores(p, directions, limit, activation)
+    if activation == "relu" and step < 1:  # phi(h v) - phi(-h v) = h v, half of identity's 2 h v
+        expected[5] = expected_scores(p, directions, 1.0, "identity")[5] / 2
+    assert relative_error(scores, expected) <= 2e-5
+    again = fallback.sensitivity(*p.layers[:4], directions, **options)
+    assert relative_error(again, expected) <= 2e-5
+
+
 def images(dtype: torch.dtype, hidden: int = 64):
     """Three equal images, the operators that score or prune them, and their packed form."""
     p = projector(3, 70, hidden=hidden, out=1030 if hidden > 1000 else 48, dtype=dtype)

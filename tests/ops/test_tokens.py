@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.ops.cases import DTYPES
+from zoprune_kernels import reference
 
 OPS = torch.ops.zoprune
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
@@ -149,6 +150,18 @@ def test_budget_sums_exactly_within_bounds(rule):
             assert scale[0] <= scale[1] * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("rule", ["equal", "proportional", "softmax"])
+def test_budget_up_to_the_largest_offset(rule):
+    """Weights of all magnitudes; the native kernel and the reference agree to the last token."""
+    weights = torch.tensor([3e38, 1.0, 0.0, 1e-38, 2e38])
+    for total in (2**31 - 1, 2**24 + 1, 7):
+        for temperature in (1e-18, 1.0, 1e18):
+            options = {"rule": rule, "temperature": temperature, "minimum": 1}
+            counts = OPS.budget(weights, total, **options).diff()
+            assert int(counts.sum()) == total and int(counts.min()) >= 1
+            assert torch.equal(counts, reference.budget(weights, total, **options).diff())
+
+
 def test_budget_equal_shares_go_to_the_lowest_index_first():
     assert OPS.budget(torch.rand(4), 10, rule="equal").diff().tolist() == [3, 3, 2, 2]
 
@@ -199,7 +212,10 @@ CU = [torch.tensor(v, dtype=torch.int32) for v in ([0, 6], [0, 2])]
         ("merge_bipartite", (X, X, 4), {}, "count: expected 0 <= count <= 3"),
         ("budget", (X[:, 0], 5), {"minimum": 1}, "total: expected at least 6"),
         ("budget", (X[:, 0], 5), {"rule": "x"}, "rule: expected one of equal, proportional"),
-        ("budget", (X[:, 0], 5), {"temperature": 0.0}, "temperature: expected a number > 0, got 0"),
+        ("budget", (X[:, 0], 5), {"temperature": 0.0}, "temperature: expected a number in [1e-18"),
+        ("budget", (X[:, 0], 5), {"minimum": 2**62}, "minimum: expected an integer in [0, "),
+        ("budget", (X[:, 0], 2**31), {}, "total: expected at most 2147483647 (offsets are int32)"),
+        ("budget", (X[:, 0], -(2**63)), {}, "total: expected at least 0 (minimum for each of weig"),
         ("budget", (X[:2, 0], 5, CU[1]), {}, "capacity: expected at least 5 (total) in all, got 2"),
         ("compact", ([X], KEPT, [2]), {}, "dims[0]: expected 0 <= dim < 2"),
         ("compact", ([X], KEPT, []), {}, "dims: expected 1 dimensions"),

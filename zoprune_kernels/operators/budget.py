@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .. import reference
 from ..checks import Call, Output
+from ..methods import SCALES_TEXT, is_scale
 from ._register import operator
 
 _RULES = ("equal", "proportional", "softmax")
@@ -23,13 +24,15 @@ def _checks(call: Call) -> Output:
         check.dtype("capacity", call.capacity, torch.int32)
         check.device("capacity", call.capacity, weights, "weights")
     check.one_of("rule", call.rule, _RULES)
-    if not call.temperature > 0:
-        check.fail("temperature", "a number > 0", f"{call.temperature:g}")
-    if call.minimum < 0:
-        check.fail("minimum", "an integer >= 0", call.minimum)
+    if not is_scale(call.temperature):
+        check.fail("temperature", f"a number in {SCALES_TEXT}", f"{call.temperature:g}")
+    if not 0 <= call.minimum < 2**31:
+        check.fail("minimum", "an integer in [0, 2147483647]", call.minimum)
     if call.total < call.minimum * images or call.total < 0:
         least = f"at least {call.minimum * images} (minimum for each of weights)"
         check.fail("total", least, call.total)
+    if call.total >= 2**31:
+        check.fail("total", "at most 2147483647 (offsets are int32)", call.total)
     return Output([images + 1], torch.int32, weights.device)
 
 
@@ -58,11 +61,11 @@ def budget(
 
     Args:
         weights: [B] importance of each; float32, float16 or bfloat16.
-        total: number of tokens to share out.
+        total: number of tokens to share out, below 2^31.
         capacity: int32 [B] most that each can take; no limit by default.
         rule: ``equal``, ``proportional`` to the positive weights, or ``softmax`` of
             weights / temperature (VidCom2).
-        temperature: of the softmax, > 0.
+        temperature: of the softmax, in [1e-18, 1e18].
         minimum: least that each gets.
 
     Returns:

@@ -66,9 +66,9 @@ def select_suppress(
         must_keep: bool, shaped like scores: always returned, counted in k, already selected.
         valid: bool, shaped like scores: False marks padding, never picked.
         rule: see the table.
-        sigma_space, radius: in patches, > 0; infinite radius for none.
-        sigma_similarity: > 0, of 1 - cosine; ID-Selection's gamma is its inverse.
-        strength: >= 0, what a copy of a picked token loses at the same place.
+        sigma_space, radius: in patches, > 0; infinite radius for none. Sigmas in [1e-18, 1e18].
+        sigma_similarity: of 1 - cosine; ID-Selection's gamma is its inverse.
+        strength: in [0, 1e18], what a copy of a picked token loses at the same place.
         threshold: in [-1, 1].
         sort: ascending indices; False returns pick order, any prefix of which is the selection
             for a smaller k.

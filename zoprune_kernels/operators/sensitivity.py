@@ -44,7 +44,7 @@ def sensitivity(
         b1: its bias [H], or None.
         w2: second layer [D, H], x's dtype. Its bias cancels.
         directions: [m, d].
-        step: h, in units of x; 0 takes the limit h -> 0.
+        step: h, in units of x, 0 or in [1e-18, 1e18]; 0 takes the limit h -> 0.
         activation: ``gelu``, ``gelu_tanh``, ``quick_gelu``, ``silu``, ``relu`` or ``identity``.
 
     Returns:

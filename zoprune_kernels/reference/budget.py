@@ -57,7 +57,7 @@ def shares(weights: Tensor, rule: str, temperature: float) -> Tensor:
     """Positive shares [B] that sum to one; equal where no weight is positive. NaN is the least."""
     weights = weights.nan_to_num(nan=-torch.finfo(torch.float32).max)
     if rule == "softmax":
-        share = (weights / temperature).softmax(0)
+        share = ((weights - weights.max()) / temperature).softmax(0)
     elif rule == "proportional":
         share = weights.clamp_min(0)
         share = torch.where(share.sum() > 0, share / share.sum(), 1 / len(weights))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from .layers import DERIVATIVE, upcast
+from .layers import derivative, upcast
 
 
 def expected_sensitivity(
@@ -16,7 +16,7 @@ def expected_sensitivity(
 ) -> Tensor:
     """S_i = sqrt(g^T M g), g = phi'(W1 x_i + b1): the root mean square over all directions."""
     if activation == "identity":
-        one = x[..., :1, :].reshape(-1, x.shape[-1])[:1]
+        one = x.new_zeros(1, x.shape[-1])  # whatever a token holds
         return _quadratic_form(one, w1, b1, metric, activation).expand(x.shape[:-1]).clone()
     return _quadratic_form(x, w1, b1, metric, activation)
 
@@ -25,5 +25,5 @@ def _quadratic_form(
     x: Tensor, w1: Tensor, b1: Tensor | None, metric: Tensor, activation: str
 ) -> Tensor:
     x, w1, b1, metric = upcast(x, w1, b1, metric)
-    g = DERIVATIVE[activation](F.linear(x, w1, b1))  # [..., N, H]
+    g = derivative(activation, F.linear(x, w1, b1))  # [..., N, H]
     return ((g @ metric) * g).sum(-1).clamp_min(0).sqrt()

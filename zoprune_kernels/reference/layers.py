@@ -49,6 +49,11 @@ DERIVATIVE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def derivative(activation: str, a: Tensor) -> Tensor:
+    """phi'(a); NaN where a is not finite: such a token has no score."""
+    return DERIVATIVE[activation](a) + (a - a)
+
+
 def project(
     x: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None, activation: str
 ) -> Tensor:

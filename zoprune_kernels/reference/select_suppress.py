@@ -50,7 +50,7 @@ def select_suppress(
             distance2 = torch.zeros_like(score)
             if place is not None:
                 distance2 = (place - row(place, pick)).square().sum(-1)
-            near = distance2 <= how.radius**2  # False for a position that is NaN
+            near = distance2 <= how.radius * how.radius  # False for a position that is NaN
             if how.rule == "hard":
                 close = near if z is None else near & (cosine > how.threshold)
                 classes = classes.masked_fill(close & (classes == FREE), BLOCKED)

@@ -5,10 +5,11 @@ Shapes: x [..., N, d], w1 [H, d], b1 [H], w2 [D, H], directions [m, d].
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .layers import ACTIVATION, DERIVATIVE, project, upcast
+from .layers import ACTIVATION, derivative, project, upcast
 
 
 def paper_sensitivity(
@@ -46,7 +47,7 @@ def sensitivity(
     ``step = 0`` is the limit: the activation's derivative times the projected direction.
     """
     if activation == "identity":  # every token has the same score: compute it once
-        one = x[..., :1, :].reshape(-1, x.shape[-1])[:1]
+        one = x.new_zeros(1, x.shape[-1])  # whatever a token holds
         return (
             _directional(one, w1, b1, w2, directions, step, activation).expand(x.shape[:-1]).clone()
         )
@@ -73,8 +74,17 @@ def _directional(
 
 
 def _activation_change(a: Tensor, v: Tensor, step: float, activation: str) -> Tensor:
-    """[phi(a + h v) - phi(a - h v)] / 2h, [..., N, H]; float64 keeps it from cancelling."""
+    """[phi(a + h v) - phi(a - h v)] / 2h, [..., N, H], in float64.
+
+    The difference cancels where |h v| is small beside a; there it is the derivative, to 1e-10.
+    """
+    slope = derivative(activation, a)
     if step == 0:
-        return DERIVATIVE[activation](a) * v
+        return slope * v
+    delta = step * v
+    if activation == "relu":  # exact for any step
+        side = torch.where(delta == 0, a.sign(), a / delta.abs()).clamp(-1, 1)
+        return v * (1 + side + (a - a)) / 2
     phi = ACTIVATION[activation]
-    return (phi(a + step * v) - phi(a - step * v)) / (2 * step)
+    difference = (phi(a + delta) - phi(a - delta)) / (2 * step)
+    return torch.where(delta.abs() < 1e-5, slope * v, difference)
