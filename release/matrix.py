@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import platform
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
@@ -83,22 +82,23 @@ def run_row(name: str, wheel: Path, tests: tuple[str, ...]) -> Result:
     return Result(name, tests_run - failed - skipped, failed, skipped, time.monotonic() - start)
 
 
-def table(results: list[Result]) -> str:
-    lines = [f"| | {' | '.join(HEADER)} | tests |", "|---" * (len(HEADER) + 2) + "|"]
-    lines += [f"| {r.name} | {' | '.join(ROWS[r.name])} | {r.text} |" for r in results]
-    return "\n".join(lines)
-
-
-def page(results: list[Result], wheel: Path) -> str:
-    old = PAGE.read_text()
-    begin, end = "<!-- matrix:begin -->\n", "<!-- matrix:end -->"
+def line(result: Result) -> str:
+    """Of the table: versions, counts, day and commit."""
     commit = run(["git", "log", "-1", "--format=%h"], cwd=ROOT, output=True).strip()
-    caption = (
-        f"{datetime.date.today()}, commit {commit}, {platform.machine()}, `{wheel.name}`, built "
-        f"against torch {ROWS['oldest'][1]} and installed in each; no GPU (`make matrix`):"
-    )
-    before, after = old[: old.index(begin)], old[old.index(end) :]
-    return f"{before}{begin}{caption}\n\n{table(results)}\n{after}"
+    cells = (result.name, *ROWS[result.name], result.text, str(datetime.date.today()), commit)
+    return f"| {' | '.join(cells)} |"
+
+
+def write_page(lines: dict[str, str]) -> None:
+    """Put the lines into docs/compatibility.md; those of other environments stay."""
+    text = PAGE.read_text()
+    begin, end = "<!-- matrix:begin -->\n", "<!-- matrix:end -->"
+    start, stop = text.index(begin) + len(begin), text.index(end)
+    before = {old.split(" | ")[0][2:]: old for old in text[start:stop].splitlines()}
+    lines = {name: lines.get(name) or before.get(name) for name in ROWS}
+    header = f"| | {' | '.join(HEADER)} | tests | day | commit |\n{'|---' * (len(HEADER) + 4)}|\n"
+    table = header + "\n".join(filter(None, lines.values()))
+    PAGE.write_text(f"{text[:start]}{table}\n{text[stop:]}")
 
 
 def main() -> int:
@@ -111,17 +111,17 @@ def main() -> int:
     if not arguments.wheel:
         wheels.check_wheel(wheel, cuda=False)
     os.environ["PYTEST_ADDOPTS"] = "-W ignore::FutureWarning"
-    results = []
+    lines, failed = {}, False
     for name in arguments.only:
-        print(
-            f"{name}: {', '.join(map(' '.join, zip(HEADER, ROWS[name], strict=True)))}", flush=True
-        )
-        results.append(run_row(name, wheel, QUICK if arguments.quick else TESTS))
-        print(f"{name}: {results[-1].text}, {results[-1].seconds:.0f} s", flush=True)
-    print(table(results))
-    if not arguments.quick and arguments.only == list(ROWS):
-        PAGE.write_text(page(results, wheel))
-    return int(any(result.failed for result in results))
+        versions = ", ".join(map(" ".join, zip(HEADER, ROWS[name], strict=True)))
+        print(f"{name}: {versions}", flush=True)
+        result = run_row(name, wheel, QUICK if arguments.quick else TESTS)
+        print(f"{name}: {result.text}, {result.seconds:.0f} s", flush=True)
+        lines[name] = line(result)
+        failed |= result.failed > 0
+        if not arguments.quick:
+            write_page(lines)
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -203,3 +203,27 @@ def test_a_clone_that_hides_an_installed_package_says_so(without_library, tmp_pa
     said = warning_of(without_library, path=f"{without_library}{os.pathsep}{site}")
     assert f"hides the one installed in {site}/zoprune_kernels" in said
     assert "start it elsewhere" in said
+
+
+RELOAD = "for name in [n for n in sys.modules if n.startswith('zoprune')]: del sys.modules[name]"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_second_copy_names_the_first(without_library, again):
+    code = f"""if True:
+        import sys
+        import zoprune_kernels
+        {RELOAD}
+        if not {again}:
+            sys.path.insert(0, {str(without_library)!r})
+        import zoprune_kernels
+    """
+    run = python(code)
+    said = run.stderr.splitlines()[-1]
+    assert run.returncode == 1 and said.startswith(
+        "ImportError: zoprune_kernels: a process has one"
+    )
+    assert ("the first was loaded before" if again else f"the first is {PACKAGE}.") in said
+    assert (
+        f"{PACKAGE if again else without_library / 'zoprune_kernels'} was to be the second" in said
+    )

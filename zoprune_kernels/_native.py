@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-LIBRARY = Path(__file__).with_name("libzoprune.so")
+from .namespace import LIBRARY as LIBRARY
 
 
 def load() -> str | None:

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from .namespace import NAME
+
 DispatchKeys = torch._C.DispatchKeySet
 
 
 def has_kernel(operator: str, device: str) -> bool:
     """Whether a kernel of ``zoprune::<operator>`` is registered for a device type."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"zoprune::{operator}", device.upper())
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAME}::{operator}", device.upper())
 
 
 def call_for_device(overload: Any, kind: str, *arguments: Any, **options: Any) -> Any:

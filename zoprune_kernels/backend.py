@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from . import _native, _torch
+from . import _native, _torch, namespace
 from .environment import BACKENDS as BACKENDS
 from .environment import requested
 from .operators import OPERATORS
@@ -63,7 +63,7 @@ def _refuse(op: str, device: str, reason: str) -> Callable[..., NoReturn]:
     return refuse
 
 
-_library = torch.library.Library("zoprune", "IMPL")
+_library = torch.library.Library(namespace.NAME, "IMPL")
 
 
 def _enforce() -> None:
@@ -86,7 +86,7 @@ def _enforce() -> None:
 
 def _route_directions(num: int, dim: int, *, device: Any = None, **options: Any) -> torch.Tensor:
     """``directions`` takes no tensor: the dispatcher finds its backend by ``device``."""
-    overload = torch.ops.zoprune.directions.default
+    overload = namespace.operator("directions").default
     kind = torch.device(device or "cpu").type
     return _torch.call_for_device(overload, kind, num, dim, device=device, **options)
 

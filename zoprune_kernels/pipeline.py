@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from . import philox, reference
+from . import namespace, philox, reference
 from .checks import Call, warn_once
 from .methods import Selection, published
 from .reference.images import by_image, by_segment
@@ -74,7 +74,7 @@ def _pick_by_operator(
     operator = selection.method.operator + ("_varlen" if call.packed else "")
     count = (call.cu_tokens, call.cu_keep, call.total_keep) if call.packed else (call.k,)
     options = published(_picking(call, selection))
-    return getattr(torch.ops.zoprune, operator)(scores, keys, *count, **options)
+    return namespace.operator(operator)(scores, keys, *count, **options)
 
 
 def _pick_by_reference(

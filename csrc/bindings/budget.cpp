@@ -52,6 +52,6 @@ Tensor budget_cpu(Tensor weights, int64_t total, std::optional<Tensor> capacity,
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("budget", boxed<&budget_cpu>); }
+ZOPRUNE_LIBRARY_IMPL(CPU, m) { m.impl("budget", boxed<&budget_cpu>); }
 
 }  // namespace zoprune

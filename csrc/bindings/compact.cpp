@@ -75,6 +75,6 @@ std::vector<Tensor> compact_cpu(std::vector<Tensor> tensors, Tensor indices,
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("compact", boxed<&compact_cpu>); }
+ZOPRUNE_LIBRARY_IMPL(CPU, m) { m.impl("compact", boxed<&compact_cpu>); }
 
 }  // namespace zoprune

@@ -34,7 +34,7 @@ Tensor select_coverage_varlen_cpu(Tensor scores, Tensor keys, Tensor cu_tokens, 
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
+ZOPRUNE_LIBRARY_IMPL(CPU, m) {
   m.impl("select_coverage", boxed<&select_coverage_cpu>);
   m.impl("select_coverage_varlen", boxed<&select_coverage_varlen_cpu>);
 }

@@ -39,6 +39,6 @@ Tensor directions_cpu(int64_t num, int64_t dim, std::string distribution, int64_
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("directions", boxed<&directions_cpu>); }
+ZOPRUNE_LIBRARY_IMPL(CPU, m) { m.impl("directions", boxed<&directions_cpu>); }
 
 }  // namespace zoprune

@@ -33,7 +33,7 @@ Tensor select_dpp_varlen_cpu(Tensor quality, Tensor keys, Tensor cu_tokens, Tens
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
+ZOPRUNE_LIBRARY_IMPL(CPU, m) {
   m.impl("select_dpp", boxed<&select_dpp_cpu>);
   m.impl("select_dpp_varlen", boxed<&select_dpp_varlen_cpu>);
 }

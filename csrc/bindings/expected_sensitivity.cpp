@@ -80,8 +80,6 @@ Scorer expected_scorer(const Projector& projector, const Tensor& metric) {
   };
 }
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
-  m.impl("expected_sensitivity", boxed<&expected_sensitivity_cpu>);
-}
+ZOPRUNE_LIBRARY_IMPL(CPU, m) { m.impl("expected_sensitivity", boxed<&expected_sensitivity_cpu>); }
 
 }  // namespace zoprune

@@ -64,6 +64,6 @@ Tensor fold_metric_cpu(Tensor w1, Tensor w2, std::optional<Tensor> directions) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("fold_metric", boxed<&fold_metric_cpu>); }
+ZOPRUNE_LIBRARY_IMPL(CPU, m) { m.impl("fold_metric", boxed<&fold_metric_cpu>); }
 
 }  // namespace zoprune

@@ -41,6 +41,6 @@ Tensor frame_change_cpu(Tensor x) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("frame_change", boxed<&frame_change_cpu>); }
+ZOPRUNE_LIBRARY_IMPL(CPU, m) { m.impl("frame_change", boxed<&frame_change_cpu>); }
 
 }  // namespace zoprune

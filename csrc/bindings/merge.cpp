@@ -178,7 +178,7 @@ std::tuple<Tensor, Tensor, Tensor> merge_bipartite_cpu(Tensor tokens, Tensor key
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
+ZOPRUNE_LIBRARY_IMPL(CPU, m) {
   m.impl("merge", boxed<&merge_cpu>);
   m.impl("merge_varlen", boxed<&merge_varlen_cpu>);
   m.impl("merge_bipartite", boxed<&merge_bipartite_cpu>);

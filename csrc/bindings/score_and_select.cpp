@@ -235,7 +235,7 @@ using Pruning = decltype(operators_of(&request_of));
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
+ZOPRUNE_LIBRARY_IMPL(CPU, m) {
   m.impl("score_and_select", boxed<&Pruning::images<false>>);
   m.impl("project_and_select", boxed<&Pruning::images<true>>);
   m.impl("score_and_select_varlen", boxed<&Pruning::packed<false>>);

@@ -268,7 +268,7 @@ Tensor select_varlen_cpu(Tensor scores, std::optional<Tensor> keys, Tensor cu_to
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
+ZOPRUNE_LIBRARY_IMPL(CPU, m) {
   m.impl("select", boxed<&select_cpu>);
   m.impl("select_varlen", boxed<&select_varlen_cpu>);
 }

@@ -128,6 +128,6 @@ Scorer sampled_scorer(const Projector& projector, const Tensor& directions, doub
   };
 }
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) { m.impl("sensitivity", boxed<&sensitivity_cpu>); }
+ZOPRUNE_LIBRARY_IMPL(CPU, m) { m.impl("sensitivity", boxed<&sensitivity_cpu>); }
 
 }  // namespace zoprune

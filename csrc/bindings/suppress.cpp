@@ -50,7 +50,7 @@ Tensor select_suppress_varlen_cpu(Tensor scores, std::optional<Tensor> keys, Ten
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CPU, m) {
+ZOPRUNE_LIBRARY_IMPL(CPU, m) {
   m.impl("select_suppress", boxed<&select_suppress_cpu>);
   m.impl("select_suppress_varlen", boxed<&select_suppress_varlen_cpu>);
 }

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from .. import _torch, environment
+from .. import _torch, environment, namespace
 from ..checks import Call, Output, warn_once
 from ..methods import PUBLISHED_AS, published
 from ..reference.images import by_segment
@@ -40,7 +40,7 @@ _TYPES = {
     "torch.dtype | None": "ScalarType?",
     "torch.device | None": "Device?",
 }
-_library = torch.library.Library("zoprune", "DEF")
+_library = namespace.define()
 
 
 class Operator:
@@ -121,7 +121,7 @@ class Operator:
         OPERATORS[self.name] = self
         _library.define(self.schema, tags=(torch.Tag.pt2_compliant_tag,))
         _library.impl(self.name, self.fallback, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"zoprune::{self.name}", self.fake, lib=_library)
+        torch.library.register_fake(f"{namespace.NAME}::{self.name}", self.fake, lib=_library)
         if any("Tensor" in str(p.annotation) for p in self.signature.parameters.values()):
             _library.impl(self.name, self._autograd, "Autograd", with_keyset=True)
         if self.hand_over:
@@ -131,7 +131,7 @@ class Operator:
 
     @functools.cached_property
     def _overload(self) -> Any:
-        return getattr(torch.ops.zoprune, self.name).default
+        return namespace.operator(self.name).default
 
     def _autograd(self, keys: Any, *arguments: Any, **options: Any) -> Any:
         """Run the operator such that no derivative is zero in silence, backward or forward."""
@@ -262,7 +262,7 @@ def varlen(
 
 def _export(made: Operator, function: Callable[..., Any]) -> Callable[..., Any]:
     """The operator, whichever backend serves it, as a documented Python function."""
-    packet = getattr(torch.ops.zoprune, made.name)
+    packet = namespace.operator(made.name)
     renamed = any(name in PUBLISHED_AS for name in made.defaults)
 
     @functools.wraps(function)

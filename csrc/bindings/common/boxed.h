@@ -12,7 +12,19 @@
 #include <type_traits>
 #include <utility>
 
+// The operators' namespace; the Hugging Face kernels hub gives each build one of its own.
+#if !defined(TORCH_EXTENSION_NAME)
+#define TORCH_EXTENSION_NAME zoprune
+#endif
+// Two steps, so that the name is expanded.
+#define ZOPRUNE_IMPL_EXPANDED(name, device, m) STABLE_TORCH_LIBRARY_IMPL(name, device, m)
+#define ZOPRUNE_LIBRARY_IMPL(device, m) ZOPRUNE_IMPL_EXPANDED(TORCH_EXTENSION_NAME, device, m)
+#define ZOPRUNE_TEXT(name) #name
+#define ZOPRUNE_TEXT_EXPANDED(name) ZOPRUNE_TEXT(name)
+
 namespace zoprune {
+
+constexpr char op_namespace[] = ZOPRUNE_TEXT_EXPANDED(TORCH_EXTENSION_NAME);
 
 template <typename T, typename = void>
 struct IsGroup : std::false_type {};

@@ -41,7 +41,7 @@ Tensor select_coverage_varlen_cuda(Tensor scores, Tensor keys, Tensor cu_tokens,
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CUDA, m) {
+ZOPRUNE_LIBRARY_IMPL(CUDA, m) {
   m.impl("select_coverage", boxed<&select_coverage_cuda>);
   m.impl("select_coverage_varlen", boxed<&select_coverage_varlen_cuda>);
 }

@@ -34,7 +34,7 @@ Tensor select_dpp_varlen_cuda(Tensor quality, Tensor keys, Tensor cu_tokens, Ten
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CUDA, m) {
+ZOPRUNE_LIBRARY_IMPL(CUDA, m) {
   m.impl("select_dpp", boxed<&select_dpp_cuda>);
   m.impl("select_dpp_varlen", boxed<&select_dpp_varlen_cuda>);
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/checks.h"
+#include "bindings/common/boxed.h"
 #include "bindings/greedy.h"
 #include "cuda/greedy/greedy.h"
 
@@ -24,8 +25,8 @@ template <typename... Arguments>
 Tensor run_reference(const char* op, const std::string& reason, const Arguments&... arguments) {
   StableIValue stack[] = {torch::stable::detail::from(reason),
                           torch::stable::detail::from(arguments)...};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(concat("zoprune::_reference_", op).c_str(), "",
-                                               stack, TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(concat(op_namespace, "::_reference_", op).c_str(),
+                                               "", stack, TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 

@@ -64,7 +64,7 @@ Tensor select_varlen_cuda(Tensor scores, std::optional<Tensor> keys, Tensor cu_t
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CUDA, m) {
+ZOPRUNE_LIBRARY_IMPL(CUDA, m) {
   m.impl("select", boxed<&select_cuda>);
   m.impl("select_varlen", boxed<&select_varlen_cuda>);
 }

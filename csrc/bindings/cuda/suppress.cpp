@@ -70,7 +70,7 @@ Tensor select_suppress_varlen_cuda(Tensor scores, std::optional<Tensor> keys, Te
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(zoprune, CUDA, m) {
+ZOPRUNE_LIBRARY_IMPL(CUDA, m) {
   m.impl("select_suppress", boxed<&select_suppress_cuda>);
   m.impl("select_suppress_varlen", boxed<&select_suppress_varlen_cuda>);
 }
