@@ -40,6 +40,7 @@ SLOW = (
     "tests/cuda/test_shim.py",
     "tests/cuda/test_races.py",
     "tests/ops/test_triton.py",
+    "tests/cuda/test_launches.py",
     "tests/cuda/test_audit.py",
     "tests/hf/test_behaviour.py",
     "tests/test_demo.py",

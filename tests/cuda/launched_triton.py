@@ -1,0 +1,99 @@
+"""The Triton kernels compiled and launched, through Triton's own launcher, on a driver that runs
+nothing (fake_driver): what it is given must be valid. Results are garbage.
+
+``test_launches`` runs this file in a process of its own, which has the fake driver and no other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+
+import pytest
+import torch
+from triton.backends.nvidia.driver import CudaDriver
+from triton.runtime import driver
+
+from tests.ops.cases import projector
+from zoprune_kernels.triton import directions, linear, ops, scoring, tiles
+from zoprune_kernels.triton.launch import Tile
+
+CPU = torch.device("cpu")  # whose memory does as well
+
+
+@pytest.fixture(scope="module")
+def fake() -> ctypes.CDLL:
+    torch.cuda.current_device = lambda: 0
+    torch.cuda.set_device = lambda device: None
+    properties = SimpleNamespace(multi_processor_count=132)
+    torch.cuda.get_device_properties = lambda device=None: properties
+    use_capability(90)
+    active = CudaDriver()
+    active.get_current_stream = lambda device: 0
+    driver.set_active(active)
+    library = ctypes.CDLL("libcuda.so.1")
+    library.fake_problem.restype = ctypes.c_char_p
+    return library
+
+
+def use_capability(capability: int) -> None:
+    torch.cuda.get_device_capability = lambda device=None: divmod(capability, 10)
+
+
+def launches(fake: ctypes.CDLL, call, *arguments, **options) -> tuple[int, int]:
+    """How many kernels and tensor maps a call takes."""
+    before = fake.fake_launches(), fake.fake_tensor_maps()
+    call(*arguments, **options)
+    return fake.fake_launches() - before[0], fake.fake_tensor_maps() - before[1]
+
+
+def test_llava_with_its_own_tiles(fake):
+    """LLaVA-1.5's projector in bfloat16, closed form and directions, on an H100."""
+    x, w1 = torch.empty(576, 1024).bfloat16(), torch.empty(4096, 1024).bfloat16()
+    w2 = torch.empty(4096, 4096).bfloat16()
+    b1, b2, metric = w2[0].clone(), w2[1].clone(), torch.empty_like(w2)
+    p = scoring.Projector(w1, b1, w2, b2, "gelu")
+    kernels, maps = launches(fake, scoring.closed_form, x, p, metric, outputs=True)
+    assert kernels == 3
+    assert maps > 0
+    u = torch.empty(64, 1024)
+    kernels, _ = launches(fake, scoring.directional, x, p, u, 0.01, outputs=True)
+    assert kernels == 8
+
+
+@pytest.mark.parametrize("capability, size", [(80, 1), (90, 1), (90, 9)])
+def test_small_sizes(fake, monkeypatch, capability, size):
+    """Everything of size 1, of which Triton makes constants, and of sizes that align with nothing."""
+    tile = Tile(64, 64, 32, warps=4, stages=2, tma=capability > 80)
+    table = tiles.Tiles(*[tile] * len(tiles.Tiles._fields))
+    monkeypatch.setattr(tiles, "tiles", lambda device, dtype: table)
+    use_capability(capability)
+    p = projector(size, d=size, hidden=size, out=size, dtype=torch.bfloat16)
+    u, metric = torch.randn(size, size), torch.randn(size, size).bfloat16()
+    assert launches(fake, ops.sensitivity, *p.layers[:4], u)[0] == 7
+    assert launches(fake, ops.expected_sensitivity, *p.first_layer, metric)[0] == 3
+    layers = scoring.Projector(*p.layers[1:], "gelu")
+    assert launches(fake, scoring.project, p.x, layers)[0] == 2
+    for distribution in ("sphere", "rademacher", "orthogonal"):
+        options = {"distribution": distribution, "seed": -(2**40), "device": CPU}
+        assert launches(fake, ops.directions, size, size, **options)[0] == 1
+
+
+def test_what_is_wrong_is_refused(fake):
+    """An address or a stride that is no multiple of 16 bytes, and a grid too high."""
+    tile = Tile(64, 64, 32, warps=4, stages=2)
+    x, w1 = torch.empty(33, 40).bfloat16(), torch.empty(50, 40).bfloat16()
+
+    def first_layer(x: torch.Tensor) -> None:
+        linear.linear(x, w1, None, "gelu", tile, projected=True)
+
+    first_layer(x)
+    shifted = torch.empty(x.numel() + 1).bfloat16()[1:].view_as(x)
+    narrow = torch.empty(33, 44).bfloat16()[:, :40]
+    for wrong in (shifted, narrow):
+        with pytest.raises((RuntimeError, AssertionError)):
+            first_layer(wrong)
+    kernel = directions._directions_kernel[(1, 65536)]
+    with pytest.raises(RuntimeError):
+        kernel(torch.empty(1, 1), 1, 0, 0, "rademacher", 1, num_warps=4)
+    assert b"height of the grid: 65536" in fake.fake_problem()
