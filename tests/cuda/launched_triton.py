@@ -15,7 +15,7 @@ from triton.backends.nvidia.driver import CudaDriver
 from triton.runtime import driver
 
 from tests.ops.cases import projector
-from zoprune_kernels.triton import directions, linear, ops, scoring, tiles
+from zoprune_kernels.triton import directions, linear, scoring, tiles
 from zoprune_kernels.triton.launch import Tile
 
 CPU = torch.device("cpu")  # whose memory does as well
@@ -52,7 +52,7 @@ def test_llava_with_its_own_tiles(fake):
     x, w1 = torch.empty(576, 1024).bfloat16(), torch.empty(4096, 1024).bfloat16()
     w2 = torch.empty(4096, 4096).bfloat16()
     b1, b2, metric = w2[0].clone(), w2[1].clone(), torch.empty_like(w2)
-    p = scoring.Projector(w1, b1, w2, b2, "gelu")
+    p = scoring.Layers(w1, b1, w2, b2, "gelu")
     kernels, maps = launches(fake, scoring.closed_form, x, p, metric, outputs=True)
     assert kernels == 3
     assert maps > 0
@@ -63,20 +63,20 @@ def test_llava_with_its_own_tiles(fake):
 
 @pytest.mark.parametrize("capability, size", [(80, 1), (90, 1), (90, 9)])
 def test_small_sizes(fake, monkeypatch, capability, size):
-    """Everything of size 1, of which Triton makes constants, and of sizes that align with nothing."""
+    """All sizes 1, of which Triton makes constants, and sizes that align with nothing."""
     tile = Tile(64, 64, 32, warps=4, stages=2, tma=capability > 80)
     table = tiles.Tiles(*[tile] * len(tiles.Tiles._fields))
     monkeypatch.setattr(tiles, "tiles", lambda device, dtype: table)
     use_capability(capability)
     p = projector(size, d=size, hidden=size, out=size, dtype=torch.bfloat16)
+    layers = scoring.Layers(*p.layers[1:], "gelu")
     u, metric = torch.randn(size, size), torch.randn(size, size).bfloat16()
-    assert launches(fake, ops.sensitivity, *p.layers[:4], u)[0] == 7
-    assert launches(fake, ops.expected_sensitivity, *p.first_layer, metric)[0] == 3
-    layers = scoring.Projector(*p.layers[1:], "gelu")
+    assert launches(fake, scoring.directional, p.x, layers, u, 0.01)[0] == 7
+    assert launches(fake, scoring.closed_form, p.x, layers, metric)[0] == 3
     assert launches(fake, scoring.project, p.x, layers)[0] == 2
     for distribution in ("sphere", "rademacher", "orthogonal"):
-        options = {"distribution": distribution, "seed": -(2**40), "device": CPU}
-        assert launches(fake, ops.directions, size, size, **options)[0] == 1
+        drawn = (size, size, distribution, -(2**40), torch.float32, CPU)
+        assert launches(fake, directions.directions, *drawn)[0] == 1
 
 
 def test_what_is_wrong_is_refused(fake):

@@ -35,7 +35,8 @@ inline SelectPlan spread(const SelectArguments& arguments, const Device& device,
                          int64_t most_groups, int64_t most_ctas) {
   SelectPlan plan;
   plan.block = kBlock;
-  while (plan.block > 32 && shared_bytes(plan.block) > device.shared_bytes) plan.block -= 32;
+  while (plan.block > kColumnStep && shared_bytes(plan.block) > device.shared_bytes)
+    plan.block -= kColumnStep;
   plan.chunks = key_chunks(arguments);
   plan.groups = static_cast<int>(std::min<int64_t>(most_groups, device.multiprocessors));
   plan.ctas = static_cast<int>(std::min<int64_t>(most_ctas, device.multiprocessors / plan.groups));

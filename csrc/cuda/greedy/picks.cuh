@@ -29,18 +29,29 @@
 
 namespace zoprune::cuda {
 
+// Dot products of token i with a lane's candidates candidate(slot), none where that is negative:
+// all are on their way before one is used.
+template <typename Candidate>
+__device__ void load_products(const Image& image, const Workspace& work, int i,
+                              const Candidate& candidate, float (&products)[kSlots]) {
+  const float* const row = work.products + (image.rows + i) * kBlock;
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot) {
+    const int b = candidate(slot);
+    products[slot] = b < 0 || work.products == nullptr ? 0 : load_fresh(row + b);
+  }
+}
+
 // What relates token i to a lane's candidate b, or to none where b < 0.
 template <DType type, typename Objective>
 __device__ typename Objective::Pair relate(const Objective& objective, const Keys<type>& keys,
-                                           const Image& image, const Workspace& work, int i,
-                                           float inverse, int b) {
+                                           const Image& image, int i, float inverse, int b,
+                                           float product) {
   const Shared& s = shared();
   const int other = b < 0 ? -1 : static_cast<int>(rank_index(s.candidate[b]));
   float value = 1;
   if (b >= 0 && keys.data != nullptr)
-    value = cosine(keys, image.start + i, image.start + other,
-                   load_fresh(work.products + (image.rows + i) * kBlock + b), inverse,
-                   s.inverse_norm[b]);
+    value = cosine(keys, image.start + i, image.start + other, product, inverse, s.inverse_norm[b]);
   return objective.relate(image, i, other, value);
 }
 
@@ -52,14 +63,21 @@ __device__ void relate_candidates(int count, const Objective& objective, const K
                                   const Image& image, const Workspace& work) {
   auto* const pairs = objective.pairs + static_cast<int64_t>(image.group) * kBlock * kBlock;
   const Shared& s = shared();
+  const auto candidate = [&](int slot) {
+    const int b = slot * 32 + lane();
+    return b < count ? b : -1;
+  };
   for (int a = image.first_own(); a < count; a += image.stride()) {
     const int token = static_cast<int>(rank_index(s.candidate[a]));
-#pragma unroll 1
-    for (int first = 0; first < count; first += 32) {
-      const int b = first + lane();
+    float products[kSlots];
+    load_products(image, work, token, candidate, products);
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot) {
+      if (slot * 32 >= count) break;
+      const int b = candidate(slot);
       const auto value =
-          relate(objective, keys, image, work, token, s.inverse_norm[a], b < count ? b : -1);
-      if (b < count) pairs[b * kBlock + a] = value;
+          relate(objective, keys, image, token, s.inverse_norm[a], b, products[slot]);
+      if (b >= 0) pairs[b * kBlock + a] = value;
     }
   }
 }
@@ -163,13 +181,17 @@ __device__ void update_tokens(bool rerank, const Objective& objective, const Key
     const uint64_t rank = load_fresh(work.rank + token);
     if (rank == 0) continue;
     const float inverse = keys.data == nullptr ? 0 : load_fresh(work.inverse_norm + token);
+    const auto candidate = [&](int slot) {
+      const int number = slot * 32 + lane();
+      return number < s.picks ? s.pick[number] : -1;
+    };
+    float products[kSlots];
+    load_products(image, work, i, candidate, products);
     Pair of_picks[kSlots];
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
       if (slot * 32 >= s.picks) break;
-      const int number = slot * 32 + lane();
-      of_picks[slot] =
-          relate(objective, keys, image, work, i, inverse, number < s.picks ? s.pick[number] : -1);
+      of_picks[slot] = relate(objective, keys, image, i, inverse, candidate(slot), products[slot]);
     }
     auto state = objective.load(token);
     objective.settle(state, pairs, image, i, of_picks);

@@ -5,16 +5,28 @@
 
 namespace zoprune::cuda {
 
-constexpr int kTokenWarps = kTileRows / 16;            // warps along a tile's tokens
-constexpr int kCandidateWarps = kWarps / kTokenWarps;  // and along the candidates
-constexpr int kParts =
-    kBlock / 8 / kCandidateWarps;  // products of a warp, 16 tokens by 8 candidates
-constexpr int kStepWords = 8;      // 4-byte words of a row that one mma takes
+// A warp has 32 tokens by 48 candidates of a tile, in two groups of 24: their fragments are loaded
+// together, so that one latency of shared memory stands before twelve instructions.
+constexpr int kTokenWarps = 2;                             // warps along a tile's tokens
+constexpr int kCandidateWarps = kWarps / kTokenWarps;      // and along the candidates
+constexpr int kHalves = kTileRows / kTokenWarps / 16;      // of a warp's tokens, 16 each
+constexpr int kParts = kBlock / kCandidateWarps / 8;       // of its candidates, 8 each
+constexpr int kGroup = kColumnStep / kCandidateWarps / 8;  // parts
+constexpr int kStepWords = 8;                     // of a row that one mma takes, 4 bytes each
+constexpr int kRowPieces = kStageBytes / 16;      // that are copied of a row at a time
+constexpr int kPassRows = kThreads / kRowPieces;  // that all threads copy at a time
+constexpr int kCopies = (kTileRows + kBlock) / kPassRows;  // of a thread for each stage
+
+// Sums of a warp's dot products, as the fragments of its threads.
+using Sums = float[kParts][kHalves][4];
 
 // The first candidate of a warp's part p; the parts are dealt so that few candidates use all warps.
 __device__ inline int part_column(int p) {
   return (p * kCandidateWarps + warp() / kTokenWarps) * 8;
 }
+
+// The first of a warp's tokens in a tile.
+__device__ inline int first_token() { return warp() % kTokenWarps * kHalves * 16; }
 
 // d += a b for fragments of 16 tokens by 8 candidates. Single precision takes three tf32 products:
 // what they leave out is below 2^-22 of each term.
@@ -44,79 +56,120 @@ __device__ void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
   }
 }
 
+// What a thread copies of each stage of a tile: the same piece of every kPassRows-th row, first of
+// tokens, then of candidates. Which rows they are is looked up once for all stages.
+template <DType key>
+struct TileRows {
+  const Keys<key>& keys;
+  int64_t start;       // the image's first token
+  int rows;            // of the tile, tokens and candidates
+  int token[kCopies];  // in the image; negative where there is none
+
+  __device__ TileRows(const Keys<key>& keys, const Image& image, int first_row, int columns)
+      : keys(keys),
+        start(image.start),
+        rows(kTileRows + (columns + kColumnStep - 1) / kColumnStep * kColumnStep) {
+    const Shared& s = shared();
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      const int row = i * kPassRows + static_cast<int>(threadIdx.x) / kRowPieces;
+      token[i] = -1;
+      if (i * kPassRows < kTileRows)
+        token[i] = first_row + row < image.tokens ? first_row + row : -1;
+      else if (row - kTileRows < columns)
+        token[i] = static_cast<int>(rank_index(s.candidate[row - kTileRows]));
+    }
+  }
+
+  __device__ void copy(int stage, unsigned char* buffer) const {
+    const int piece = static_cast<int>(threadIdx.x) % kRowPieces;
+    const int64_t offset = static_cast<int64_t>(stage) * kStageBytes + piece * 16;
+    const bool inside = offset < keys.row_bytes;
+    const unsigned char* const from = keys.row(start) + (inside ? offset : 0);
+    unsigned char* const to =
+        buffer + static_cast<int>(threadIdx.x) / kRowPieces * kRowBytes + piece * 16;
+    if (keys.aligned) {
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) {
+        if (i * kPassRows >= rows) break;
+        copy_async(to + i * kPassRows * kRowBytes, from + max(token[i], 0) * keys.row_bytes,
+                   inside && token[i] >= 0);
+      }
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      if (i * kPassRows >= rows) break;
+      *reinterpret_cast<uint4*>(to + i * kPassRows * kRowBytes) =
+          inside && token[i] >= 0 ? keys.piece(keys.row(start + token[i]), offset) : uint4{};
+    }
+  }
+};
+
 // Dot products of the 64 tokens from first_row on with the candidates, over the key's stages
 // [begin, end), chunk after chunk. A thread keeps the fragments of its warp's parts.
 template <DType key>
 __device__ void tile_products(const Keys<key>& keys, const Image& image, int first_row, int columns,
-                              int begin, int end, float (&total)[kParts][4]) {
-  const Shared& s = shared();
+                              int begin, int end, Sums& total) {
   unsigned char* const stages = scratch();
-  const int padded_columns = (columns + 7) / 8 * 8;
-
-  const auto load = [&](int stage) {
-    unsigned char* const buffer = stages + stage % kStages * stage_bytes(image.block);
-    for (int piece = static_cast<int>(threadIdx.x); piece < (kTileRows + padded_columns) * 8;
-         piece += kThreads) {
-      const int row = piece / 8;
-      int token = -1;
-      if (row < kTileRows) {
-        if (first_row + row < image.tokens) token = first_row + row;
-      } else if (row - kTileRows < columns) {
-        token = static_cast<int>(rank_index(s.candidate[row - kTileRows]));
-      }
-      unsigned char* const to = buffer + row * kRowBytes + piece % 8 * 16;
-      const int64_t offset = static_cast<int64_t>(stage) * kStageBytes + piece % 8 * 16;
-      const bool there = token >= 0 && offset < keys.row_bytes;
-      const unsigned char* const from = there ? keys.row(image.start + token) : keys.data;
-      if (keys.aligned)
-        copy_async(to, from + (there ? offset : 0), there);
-      else
-        *reinterpret_cast<uint4*>(to) = there ? keys.piece(from, offset) : uint4{};
-    }
+  const TileRows<key> tile(keys, image, first_row, columns);
+  const auto buffer_of = [&](int stage) {
+    return stages + stage % kStages * stage_bytes(image.block);
   };
 
-  float sum[kParts][4] = {};
+  Sums sum = {};
 #pragma unroll
   for (int p = 0; p < kParts; ++p)
-    for (int i = 0; i < 4; ++i) total[p][i] = 0;
+    for (int half = 0; half < kHalves; ++half)
+      for (int i = 0; i < 4; ++i) total[p][half][i] = 0;
 
   __syncthreads();  // the scratch memory is free
-  for (int stage = begin; stage < begin + kStages - 1; ++stage) {
-    if (stage < end) load(stage);
+#pragma unroll 1
+  for (int stage = begin - kStages + 1; stage < end; ++stage) {
+    if (stage >= begin) {
+      wait_copies<kStages - 2>();
+      __syncthreads();  // this stage has landed, and the one before it is used up
+    }
+    const int ahead = stage + kStages - 1;
+    if (ahead < end) tile.copy(ahead, buffer_of(ahead));
     commit_copies();
-  }
-  for (int stage = begin; stage < end; ++stage) {
-    wait_copies<kStages - 2>();
-    __syncthreads();  // this stage has landed, and the one before it is used up
-    if (stage + kStages - 1 < end) load(stage + kStages - 1);
-    commit_copies();
+    if (stage < begin) continue;
 
-    const unsigned char* const buffer = stages + stage % kStages * stage_bytes(image.block);
-    const auto* const words = reinterpret_cast<const uint32_t*>(buffer);
+    const auto* const words = reinterpret_cast<const uint32_t*>(buffer_of(stage));
 #pragma unroll
     for (int step = 0; step < kStageBytes / 4 / kStepWords; ++step) {
       const auto fragment = [&](int row, int half) {
         return words[row * (kRowBytes / 4) + step * kStepWords + half * 4 + lane() % 4];
       };
-      const int row = warp() % kTokenWarps * 16 + lane() / 4;
-      const uint32_t a[4] = {fragment(row, 0), fragment(row + 8, 0), fragment(row, 1),
-                             fragment(row + 8, 1)};
+      uint32_t a[kHalves][4];
 #pragma unroll
-      for (int p = 0; p < kParts; ++p) {
-        const int column = part_column(p);
-        if (column >= columns) break;
-        const int other = kTileRows + column + lane() / 4;
-        const uint32_t b[2] = {fragment(other, 0), fragment(other, 1)};
-        multiply<key>(sum[p], a, b);
+      for (int half = 0; half < kHalves; ++half) {
+        const int row = first_token() + half * 16 + lane() / 4;
+        for (int i = 0; i < 4; ++i) a[half][i] = fragment(row + i % 2 * 8, i / 2);
+      }
+#pragma unroll
+      for (int group = 0; group < kParts; group += kGroup) {
+        if (group * kCandidateWarps * 8 >= columns) break;
+        uint32_t b[kGroup][2];
+#pragma unroll
+        for (int p = 0; p < kGroup; ++p) {
+          const int row = kTileRows + part_column(group + p) + lane() / 4;
+          for (int i = 0; i < 2; ++i) b[p][i] = fragment(row, i);
+        }
+#pragma unroll
+        for (int p = 0; p < kGroup; ++p)
+          for (int half = 0; half < kHalves; ++half)
+            multiply<key>(sum[group + p][half], a[half], b[p]);
       }
     }
     if (stage % kChunkStages == kChunkStages - 1 || stage + 1 == end) {
 #pragma unroll
       for (int p = 0; p < kParts; ++p)
-        for (int i = 0; i < 4; ++i) {
-          total[p][i] += sum[p][i];
-          sum[p][i] = 0;
-        }
+        for (int half = 0; half < kHalves; ++half)
+          for (int i = 0; i < 4; ++i) {
+            total[p][half][i] += sum[p][half][i];
+            sum[p][half][i] = 0;
+          }
     }
   }
 }
@@ -134,19 +187,20 @@ __device__ void compute_products(const Keys<key>& keys, const Image& image, cons
     const int first_row = item % tiles * kTileRows, chunk = item / tiles;
     const int begin = chunk * kChunkStages;
     const int end = split ? min(begin + kChunkStages, keys.stages()) : keys.stages();
-    float total[kParts][4];
+    Sums total;
     tile_products(keys, image, first_row, columns, begin, end, total);
     float* const output =
         split ? image.partial + static_cast<int64_t>(chunk) * image.tokens * kBlock : products;
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
       if (part_column(p) >= columns) break;
-      for (int half = 0; half < 2; ++half) {
-        const int token = first_row + warp() % kTokenWarps * 16 + half * 8 + lane() / 4;
+      for (int i = 0; i < 2 * kHalves; ++i) {
+        const int token = first_row + first_token() + i * 8 + lane() / 4;
         if (token >= image.tokens) continue;
         float* const to = output + static_cast<int64_t>(token) * kBlock + part_column(p);
+        const float (&of)[4] = total[p][i / 2];
         *reinterpret_cast<float2*>(to + lane() % 4 * 2) =
-            make_float2(total[p][2 * half], total[p][2 * half + 1]);
+            make_float2(of[i % 2 * 2], of[i % 2 * 2 + 1]);
       }
     }
   }

@@ -13,6 +13,7 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kBlock = 192;  // the most candidates of a round; a plan may have fewer
 constexpr int kSlots = kBlock / 32;
+constexpr int kColumnStep = 96;  // candidates whose dot products are computed together
 
 // Similarities: a thread block computes 64 tokens by all candidates, 128 bytes of their keys at
 // a time. A row is padded by 16 bytes in shared memory, so that a warp's fragments hit all 32
