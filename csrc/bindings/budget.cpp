@@ -5,11 +5,16 @@
 #include <algorithm>
 #include <numeric>
 
-#include "bindings/checks.h"
 #include "bindings/common/boxed.h"
+#include "bindings/common/checks.h"
 
 namespace zoprune {
 namespace {
+
+constexpr Name<BudgetRule> kRules[] = {{"equal", BudgetRule::equal},
+                                       {"proportional", BudgetRule::proportional},
+                                       {"softmax", BudgetRule::softmax}};
+static_assert(is_complete(kRules));
 
 Tensor budget_cpu(Tensor weights, int64_t total, std::optional<Tensor> capacity, std::string rule,
                   double temperature, int64_t minimum) {
@@ -22,8 +27,7 @@ Tensor budget_cpu(Tensor weights, int64_t total, std::optional<Tensor> capacity,
     check.dtype("capacity", *capacity, ScalarType::Int);
     check.device("capacity", *capacity, weights, "weights");
   }
-  const auto kind =
-      static_cast<BudgetRule>(check.one_of("rule", rule, {"equal", "proportional", "softmax"}));
+  const BudgetRule kind = check.one_of("rule", rule, kRules);
   check.in_range("temperature", temperature);
   check.require(minimum >= 0 && minimum <= INT32_MAX, "minimum", "an integer in [0, 2147483647]",
                 minimum);

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "bindings/checks.h"
 #include "bindings/common/boxed.h"
+#include "bindings/common/checks.h"
 
 namespace zoprune {
 namespace {

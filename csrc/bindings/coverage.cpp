@@ -1,42 +1,40 @@
 #include "cpu/coverage.h"
 
-#include "bindings/common/boxed.h"
-#include "bindings/greedy.h"
+#include "bindings/common/cuda_call.h"
+#include "bindings/common/methods.h"
+#include "cuda/coverage.h"
 
 namespace zoprune {
-GreedyKernel coverage_kernel(bool sort) {
+namespace {
+
+GreedyKernel kernel_of(bool sort) {
   return [sort, kernel = ZOPRUNE_BEST(select_coverage)](
              const KeyLayout& layout, const GreedyImage& image, ParallelFor parallel_for) {
     kernel(layout, image, sort, parallel_for);
   };
 }
 
-namespace {
+struct SelectCoverage : GreedyTensors {
+  static constexpr const char *kName = "select_coverage", *kScores = "scores";
+  using Keys = Tensor;
+  static constexpr bool kNeedsKeysOrPositions = true;
 
-Tensor select_coverage_cpu(Tensor scores, Tensor keys, int64_t k, std::optional<Tensor> weights,
-                           std::optional<Tensor> must_keep, std::optional<Tensor> valid,
-                           bool sort) {
-  const Checker check("select_coverage");
-  const GreedyTensors tensors{scores, keys, {}, weights, must_keep, valid};
-  check_greedy(check, tensors, false);
-  return select_greedily(check, tensors, k, coverage_kernel(sort));
-}
+  bool sort = true;
+  auto fields() { return std::tie(weights, must_keep, valid, sort); }
 
-Tensor select_coverage_varlen_cpu(Tensor scores, Tensor keys, Tensor cu_tokens, Tensor cu_keep,
-                                  int64_t total_keep, std::optional<Tensor> weights,
-                                  std::optional<Tensor> must_keep, std::optional<Tensor> valid,
-                                  bool sort) {
-  const Checker check("select_coverage_varlen");
-  const GreedyTensors tensors{scores, keys, {}, weights, must_keep, valid};
-  check_greedy(check, tensors, true);
-  return select_greedily(check, tensors, {cu_tokens, cu_keep, total_keep}, coverage_kernel(sort));
-}
+  void check(const Checker&) {}
+  GreedyKernel kernel() const { return kernel_of(sort); }
+  std::string why_not_on_cuda() const { return why_not_on(scores); }
+  Tensor run(CudaCall& call) const { return call.run(cuda::Coverage{call.floats(weights)}, sort); }
+};
 
 }  // namespace
 
-ZOPRUNE_LIBRARY_IMPL(CPU, m) {
-  m.impl("select_coverage", boxed<&select_coverage_cpu>);
-  m.impl("select_coverage_varlen", boxed<&select_coverage_varlen_cpu>);
+GreedyKernel coverage_kernel(const Checker&, const MethodOptions& options) {
+  return kernel_of(options.select.sort);
 }
+
+ZOPRUNE_LIBRARY_IMPL(CPU, m) { add_on_cpu<SelectCoverage>(m); }
+ZOPRUNE_LIBRARY_IMPL(CUDA, m) { add_on_cuda<SelectCoverage>(m); }
 
 }  // namespace zoprune

@@ -8,6 +8,19 @@
 #include "bindings/common/boxed.h"
 
 namespace zoprune {
+namespace {
+
+constexpr Name<Distribution> kDistributions[] = {{"sphere", Distribution::sphere},
+                                                 {"gaussian", Distribution::gaussian},
+                                                 {"rademacher", Distribution::rademacher},
+                                                 {"orthogonal", Distribution::orthogonal}};
+static_assert(is_complete(kDistributions));
+
+}  // namespace
+
+Distribution check_distribution(const Checker& check, const std::string& distribution) {
+  return check.one_of("distribution", distribution, kDistributions);
+}
 
 Tensor draw_directions(int64_t num, int64_t dim, Distribution distribution, int64_t seed,
                        ScalarType dtype) {
@@ -31,8 +44,7 @@ Tensor directions_cpu(int64_t num, int64_t dim, std::string distribution, int64_
   const Checker check("directions");
   check.require(num >= 1, "num", "an integer >= 1", num);
   check.require(dim >= 1, "dim", "an integer >= 1", dim);
-  const auto kind =
-      static_cast<Distribution>(check.one_of("distribution", distribution, kDistributions));
+  const Distribution kind = check_distribution(check, distribution);
   if (dtype) check.float_dtype("dtype", *dtype);
   return draw_directions(num, dim, kind, seed, dtype.value_or(ScalarType::Float));
 }

@@ -1,16 +1,13 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
-#include "bindings/checks.h"
+#include "bindings/common/checks.h"
 #include "cpu/directions.h"
 
 namespace zoprune {
 
-// In the order of Distribution.
-inline const std::vector<std::string> kDistributions = {"sphere", "gaussian", "rademacher",
-                                                        "orthogonal"};
+Distribution check_distribution(const Checker& check, const std::string& distribution);
 
 // Random directions [num, dim] on the CPU; arguments are already checked.
 Tensor draw_directions(int64_t num, int64_t dim, Distribution distribution, int64_t seed,

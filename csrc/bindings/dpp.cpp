@@ -1,41 +1,40 @@
 #include "cpu/dpp.h"
 
-#include "bindings/common/boxed.h"
-#include "bindings/greedy.h"
+#include "bindings/common/cuda_call.h"
+#include "bindings/common/methods.h"
+#include "cuda/dpp.h"
 
 namespace zoprune {
-GreedyKernel dpp_kernel(bool sort) {
+namespace {
+
+GreedyKernel kernel_of(bool sort) {
   return [sort, kernel = ZOPRUNE_BEST(select_dpp)](
              const KeyLayout& layout, const GreedyImage& image, ParallelFor parallel_for) {
     kernel(layout, image, sort, parallel_for);
   };
 }
 
-namespace {
+struct SelectDpp : GreedyTensors {
+  static constexpr const char *kName = "select_dpp", *kScores = "quality";
+  using Keys = Tensor;
+  static constexpr bool kNeedsKeysOrPositions = true;
 
-Tensor select_dpp_cpu(Tensor quality, Tensor keys, int64_t k, std::optional<Tensor> must_keep,
-                      std::optional<Tensor> valid, bool sort) {
-  const Checker check("select_dpp");
-  const GreedyTensors tensors{quality, keys, {}, {}, must_keep, valid};
-  check_greedy(check, tensors, false, "quality");
-  return select_greedily(check, tensors, k, dpp_kernel(sort));
-}
+  bool sort = true;
+  auto fields() { return std::tie(must_keep, valid, sort); }
 
-Tensor select_dpp_varlen_cpu(Tensor quality, Tensor keys, Tensor cu_tokens, Tensor cu_keep,
-                             int64_t total_keep, std::optional<Tensor> must_keep,
-                             std::optional<Tensor> valid, bool sort) {
-  const Checker check("select_dpp_varlen");
-  const GreedyTensors tensors{quality, keys, {}, {}, must_keep, valid};
-  check_greedy(check, tensors, true, "quality");
-  return select_greedily(check, tensors, {cu_tokens, cu_keep, total_keep}, dpp_kernel(sort),
-                         "quality");
-}
+  void check(const Checker&) {}
+  GreedyKernel kernel() const { return kernel_of(sort); }
+  std::string why_not_on_cuda() const { return why_not_on(scores); }
+  Tensor run(CudaCall& call) const { return call.run(cuda::Volume(), sort); }
+};
 
 }  // namespace
 
-ZOPRUNE_LIBRARY_IMPL(CPU, m) {
-  m.impl("select_dpp", boxed<&select_dpp_cpu>);
-  m.impl("select_dpp_varlen", boxed<&select_dpp_varlen_cpu>);
+GreedyKernel dpp_kernel(const Checker&, const MethodOptions& options) {
+  return kernel_of(options.select.sort);
 }
+
+ZOPRUNE_LIBRARY_IMPL(CPU, m) { add_on_cpu<SelectDpp>(m); }
+ZOPRUNE_LIBRARY_IMPL(CUDA, m) { add_on_cuda<SelectDpp>(m); }
 
 }  // namespace zoprune

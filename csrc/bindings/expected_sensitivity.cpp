@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
-#include "bindings/aten.h"
+#include "bindings/common/aten.h"
 #include "bindings/common/boxed.h"
-#include "bindings/scoring.h"
+#include "bindings/common/scoring.h"
 #include "cpu/activations.h"
 
 namespace zoprune {
@@ -66,7 +66,7 @@ Tensor expected_sensitivity_cpu(Tensor x, Tensor w1, std::optional<Tensor> b1, T
   const Projector projector(w1, b1, std::nullopt, std::nullopt,
                             check_activation(check, activation));
   warn_if_linear(projector.activation);
-  return score_images(x, images_of(x), projector, expected_scorer(projector, metric));
+  return score_images(x, images_of(lead_of(x, 1)), projector, expected_scorer(projector, metric));
 }
 
 }  // namespace

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
-#include "bindings/aten.h"
+#include "bindings/common/aten.h"
 #include "bindings/common/boxed.h"
-#include "bindings/scoring.h"
+#include "bindings/common/scoring.h"
 
 namespace zoprune {
 namespace {

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "bindings/common/boxed.h"
-#include "bindings/select.h"
+#include "bindings/common/layouts.h"
 
 namespace zoprune {
 namespace {

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
-#include "bindings/aten.h"
+#include "bindings/common/aten.h"
 #include "bindings/common/boxed.h"
-#include "bindings/scoring.h"
+#include "bindings/common/scoring.h"
 #include "cpu/activations.h"
 
 namespace zoprune {
@@ -116,7 +116,8 @@ Tensor sensitivity_cpu(Tensor x, Tensor w1, std::optional<Tensor> b1, Tensor w2,
   check_step(check, step);
   const Projector projector(w1, b1, w2, std::nullopt, check_activation(check, activation));
   warn_if_linear(projector.activation);
-  return score_images(x, images_of(x), projector, sampled_scorer(projector, directions, step));
+  return score_images(x, images_of(lead_of(x, 1)), projector,
+                      sampled_scorer(projector, directions, step));
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 
 namespace zoprune {
 
-enum class BudgetRule { equal, proportional, softmax };
+enum class BudgetRule { equal, proportional, softmax, last = softmax };
 
 // Webster's method: offsets [images + 1] of counts that sum to `total`, each at least `minimum` and
 // at most `capacity` [images] (or null: no limit). docs/tokens.md has the definition.

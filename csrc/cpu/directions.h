@@ -6,7 +6,7 @@
 
 namespace zoprune {
 
-enum class Distribution { sphere, gaussian, rademacher, orthogonal };
+enum class Distribution { sphere, gaussian, rademacher, orthogonal, last = orthogonal };
 
 // Writes rows [row_begin, row_end) of the random directions to out [num, dim]. For `orthogonal`,
 // row_begin must be a multiple of dim: rows of a group are made orthogonal to those before them.

@@ -9,7 +9,7 @@
 
 namespace zoprune {
 
-enum class MergeRule { mean, sum, residual };
+enum class MergeRule { mean, sum, residual, last = residual };
 
 // One image. Rows are contiguous in themselves; strides are in elements.
 struct MergeImage {

@@ -16,17 +16,17 @@ constexpr int64_t kMinBlock = 32, kMaxBlock = 256;  // candidates of one round
 
 class Selection {
  public:
-  Selection(const SelectRule& rule, const KeyLayout& layout, const GreedyImage& image,
+  Selection(const Redundancy& rule, bool centre, const KeyLayout& layout, const GreedyImage& image,
             ParallelFor parallel_for)
       : rule_(rule),
         image_(image),
         parallel_for_(parallel_for),
         dim_(layout.dim),
         keys_(layout, image.keys, rule.compares() ? image.tokens : 0) {
-    if (rule.centre && rule.compares()) keys_.centre(image.valid, parallel_for);
+    if (centre && rule.compares()) keys_.centre(image.valid, parallel_for);
   }
 
-  void run() {
+  void run(bool sort) {
     std::vector<int64_t> unknown = collect();
     const int64_t by_weight = std::max<int64_t>(rule_.num_seed, picks_.empty() ? 1 : 0);
     if (rule_.isolated_first && picks_.empty())
@@ -35,7 +35,7 @@ class Selection {
       grow(Method::topk, num_picks() + std::min(by_weight, image_.keep - num_picks()), 1);
     grow(rule_.method, image_.keep, rule_.picks_per_step);
     for (size_t i = 0; num_picks() < image_.keep; ++i) picks_.push_back(unknown[i]);
-    if (rule_.sort) std::sort(picks_.begin(), picks_.end());
+    if (sort) std::sort(picks_.begin(), picks_.end());
     for (int64_t i = 0; i < image_.keep; ++i) image_.indices[i] = image_.first_index + picks_[i];
   }
 
@@ -307,7 +307,7 @@ class Selection {
 
   static int64_t num_blocks(int64_t count) { return (count + kRowBlock - 1) / kRowBlock; }
 
-  const SelectRule& rule_;
+  const Redundancy& rule_;
   const GreedyImage& image_;
   const ParallelFor parallel_for_;
   const int64_t dim_;
@@ -325,9 +325,9 @@ class Selection {
 
 }  // namespace
 
-void select(const SelectRule& rule, const KeyLayout& layout, const GreedyImage& image,
-            ParallelFor parallel_for) {
-  if (image.keep > 0) Selection(rule, layout, image, parallel_for).run();
+void select(const Redundancy& rule, bool centre, const KeyLayout& layout, const GreedyImage& image,
+            bool sort, ParallelFor parallel_for) {
+  if (image.keep > 0) Selection(rule, centre, layout, image, parallel_for).run(sort);
 }
 
 }  // namespace zoprune::ZOPRUNE_ISA

@@ -15,10 +15,6 @@ class Neighbours {
   Neighbours(const Suppression& suppression, const GreedyImage& image)
       : rule_(suppression), image_(image), score_(image.tokens), blocked_(image.tokens) {
     for (int64_t i = 0; i < image.tokens; ++i) score_[i] = finite_score(image.scores[i]);
-    space_scale_ = static_cast<float>(-1 / (2 * rule_.sigma_space * rule_.sigma_space));
-    similarity_scale_ = static_cast<float>(
-        rule_.rule == Rule::soft ? -1 / (2 * rule_.sigma_similarity * rule_.sigma_similarity)
-                                 : -1 / rule_.sigma_similarity);
   }
 
   uint64_t rank(int64_t token) const {
@@ -32,7 +28,7 @@ class Neighbours {
       const int64_t behind = by.behind(by.first_pick + p);
       for (int64_t i = 0; i < behind; ++i) {
         const float distance2 = squared_distance(by.tokens[i], picks_[by.first_pick + p]);
-        if (!(distance2 <= rule_.radius * rule_.radius)) continue;  // NaN: nobody's neighbour
+        if (!(distance2 <= rule_.radius2)) continue;  // NaN: nobody's neighbour
         lower_one(by.tokens[i], distance2, image_.keys ? by.cosines[i * by.stride + p] : 1.0f);
       }
     }
@@ -42,34 +38,32 @@ class Neighbours {
   float squared_distance(int64_t a, int64_t b) const {
     if (!image_.positions) return 0;
     float sum = 0;
-    for (int64_t axis = 0; axis < rule_.axes; ++axis) {
+    for (int64_t axis = 0; axis < image_.axes; ++axis) {
       const float step =
-          image_.positions[a * rule_.axes + axis] - image_.positions[b * rule_.axes + axis];
+          image_.positions[a * image_.axes + axis] - image_.positions[b * image_.axes + axis];
       sum += step * step;
     }
     return sum;
   }
 
   void lower_one(int64_t token, float distance2, float cosine) {
-    if (rule_.rule == Rule::hard) {
+    if (rule_.rule == SuppressRule::hard) {
       if (!image_.keys || cosine > rule_.threshold) blocked_[token] = 1;
       return;
     }
-    const bool soft = rule_.rule == Rule::soft;
+    const bool soft = rule_.rule == SuppressRule::soft;
     const float difference = 1 - cosine;
-    const float exponent = distance2 * space_scale_ +
-                           (soft ? difference * difference : difference) * similarity_scale_;
+    const float exponent = distance2 * rule_.space_scale +
+                           (soft ? difference * difference : difference) * rule_.similarity_scale;
     if (exponent < kUnderflow) return;
     const float closeness = std::exp(exponent);
-    score_[token] -=
-        closeness * (soft ? std::fabs(score_[token]) : static_cast<float>(rule_.strength));
+    score_[token] -= closeness * (soft ? std::fabs(score_[token]) : rule_.strength);
   }
 
   static constexpr float kUnderflow = -103.9f;  // exp of less is zero in fp32
 
   const Suppression& rule_;
   const GreedyImage& image_;
-  float space_scale_, similarity_scale_;
   std::vector<float> score_;
   std::vector<char> blocked_;
   std::vector<int64_t> picks_;

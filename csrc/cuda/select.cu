@@ -73,7 +73,9 @@ struct Greedy<Redundancy> {
     return by_weight ? min(left, seeds - selected) : left;
   }
 
-  __device__ int step() const { return by_weight || pairs == nullptr ? 1 : rule.picks_per_step; }
+  __device__ int step() const {
+    return by_weight || pairs == nullptr ? 1 : static_cast<int>(rule.picks_per_step);
+  }
 
   __device__ State start(const SelectArguments& arguments, const Image& image, int i, bool) const {
     float value = finite_score(load_score(arguments, image.start + i));

@@ -53,8 +53,8 @@ struct Greedy<Suppression> {
       distance2 += step * step;
     }
     if (!(distance2 <= rule.radius2)) return 0;  // NaN: nobody's neighbour
-    if (rule.rule == Rule::hard) return cosine > rule.threshold ? 1.0f : 0.0f;
-    const bool soft = rule.rule == Rule::soft;
+    if (rule.rule == SuppressRule::hard) return cosine > rule.threshold ? 1.0f : 0.0f;
+    const bool soft = rule.rule == SuppressRule::soft;
     const float difference = 1 - cosine;
     const float closeness =
         expf(distance2 * rule.space_scale +
@@ -82,10 +82,10 @@ struct Greedy<Suppression> {
  private:
   __device__ void lower_by(State& state, Pair pair) const {
     if (!(pair > 0)) return;
-    if (rule.rule == Rule::hard)
+    if (rule.rule == SuppressRule::hard)
       state.blocked = true;
     else
-      state.score -= rule.rule == Rule::soft ? pair * fabsf(state.score) : pair;
+      state.score -= rule.rule == SuppressRule::soft ? pair * fabsf(state.score) : pair;
   }
 };
 

@@ -11,6 +11,7 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 // The operators' namespace; the Hugging Face kernels hub gives each build one of its own.
 #if !defined(TORCH_EXTENSION_NAME)
@@ -83,6 +84,15 @@ class ArgumentReader {
 
   const StableIValue* next_;
 };
+
+// The other way: an argument, or all that a struct stands for, to the end of a stack.
+template <typename T>
+void put_argument(std::vector<StableIValue>& stack, T& argument) {
+  if constexpr (IsGroup<T>::value)
+    std::apply([&](auto&... field) { (put_argument(stack, field), ...); }, argument.fields());
+  else
+    stack.push_back(torch::stable::detail::from(argument));
+}
 
 template <typename T>
 void put_result(StableIValue* stack, const T& result) {

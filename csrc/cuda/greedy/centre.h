@@ -9,6 +9,6 @@ namespace zoprune::cuda {
 // the image's valid tokens whose keys are finite. Halved, a difference cannot overflow, and cosines
 // are the same. `counted` [total_tokens] is workspace. Returns what went wrong, or an empty string.
 std::string centre_keys(const SelectArguments& arguments, float* centred, bool* counted,
-                        cudaStream_t stream);
+                        Stream stream);
 
 }  // namespace zoprune::cuda

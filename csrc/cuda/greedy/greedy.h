@@ -1,13 +1,15 @@
 // Exact blocked greedy selection on a GPU. docs/kernels-selection.md explains the schedule.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
+struct CUstream_st;
+
 namespace zoprune::cuda {
+
+using Stream = CUstream_st*;  // cudaStream_t: bindings need no more of the toolkit
 
 enum class DType : int { float32, float16, bfloat16 };
 
@@ -66,6 +68,6 @@ SelectPlan plan_select(const SelectArguments& arguments, const Device& device);
 // 16-byte aligned, and no particular content. Returns what went wrong, or an empty string.
 template <typename Objective>
 std::string select(const SelectArguments& arguments, const Objective& objective,
-                   const SelectPlan& plan, void* workspace, cudaStream_t stream);
+                   const SelectPlan& plan, void* workspace, Stream stream);
 
 }  // namespace zoprune::cuda

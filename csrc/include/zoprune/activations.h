@@ -11,7 +11,7 @@
 namespace zoprune {
 
 // In the order of ACTIVATIONS in zoprune_kernels/checks.py.
-enum class Activation { gelu, gelu_tanh, quick_gelu, silu, relu, identity };
+enum class Activation { gelu, gelu_tanh, quick_gelu, silu, relu, identity, last = identity };
 
 // phi(a), phi'(a) and phi'''(a) / 6: the odd Taylor terms of a central difference at a.
 struct Expansion {

@@ -11,10 +11,10 @@
 
 namespace zoprune {
 
-enum class Method : int { sads, maxmin, topk, random, mmr };
+enum class Method : int { sads, maxmin, topk, random, mmr, last = mmr };
 
 // How a pick lowers its neighbours (select_suppress).
-enum class Rule : int { soft, exponential, hard };
+enum class SuppressRule : int { soft, exponential, hard, last = hard };
 
 // The higher class is always picked first.
 enum class Candidate : uint32_t { picked, invalid, nan, blocked, free, must_keep };
@@ -47,6 +47,29 @@ ZOPRUNE_HOST_DEVICE float random_weight(uint64_t seed, uint32_t index) {
 ZOPRUNE_HOST_DEVICE bool compares_tokens(Method method) {
   return method == Method::sads || method == Method::maxmin || method == Method::mmr;
 }
+
+// How `select` picks, the same for all images of a call.
+struct Redundancy {
+  Method method = Method::sads;
+  float max_similarity = 1.0f;  // 1: no constraint
+  float tradeoff = 0.5f;        // of mmr
+  uint64_t seed = 0;
+  bool isolated_first = false;  // the first pick is the token whose nearest neighbor is farthest
+  int64_t num_seed = 0;         // picks by weight only, before those by gain
+  int64_t picks_per_step = 1;   // picks between updates of the gains
+
+  bool compares() const { return compares_tokens(method) || max_similarity < 1 || isolated_first; }
+};
+
+// How a pick of `select_suppress` lowers its neighbours.
+struct Suppression {
+  SuppressRule rule = SuppressRule::soft;
+  float space_scale = 0;       // -1 / (2 sigma_space^2), of a squared distance
+  float similarity_scale = 0;  // the same of sigma_similarity, for `exponential` -1 / sigma
+  float strength = 1;          // of `exponential`
+  double radius2 = 0;          // squared, patches
+  double threshold = 1;        // of `hard`, a cosine
+};
 
 // The gain of a token whose largest cosine to the selected tokens is `similarity`, which is below
 // -1 while nothing is selected. `tradeoff` in [0, 1] is mmr's.

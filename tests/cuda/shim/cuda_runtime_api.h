@@ -332,7 +332,7 @@ inline unsigned __reduce_min_sync(unsigned mask, unsigned value) {
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaLaunchAttributeID { cudaLaunchAttributeCooperative };
-using cudaStream_t = void*;
+typedef struct CUstream_st* cudaStream_t;
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
   struct {

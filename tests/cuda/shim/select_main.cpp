@@ -77,14 +77,14 @@ int main(int count, char** arguments) {
                packed = number() != 0, has_weights = number() != 0;
     // 0: select, 1: select_suppress, 2: select_dpp, 3: select_coverage
     const auto objective = number();
-    zoprune::cuda::Redundancy redundancy;
+    zoprune::Redundancy redundancy;
     redundancy.method = static_cast<zoprune::Method>(number());
     redundancy.isolated_first = number() != 0;
     redundancy.num_seed = number();
-    redundancy.picks_per_step = static_cast<int>(number());
+    redundancy.picks_per_step = number();
     const bool centre = number() != 0;
     zoprune::cuda::Suppression suppression;
-    suppression.rule = static_cast<zoprune::Rule>(number());
+    suppression.rule = static_cast<zoprune::SuppressRule>(number());
     suppression.axes = static_cast<int>(number());
     redundancy.max_similarity = static_cast<float>(real());
     redundancy.tradeoff = static_cast<float>(real());

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "bindings/checks.h"
-#include "bindings/products.h"
-#include "bindings/select.h"
+#include "bindings/common/checks.h"
+#include "bindings/common/products.h"
+#include "bindings/common/segments.h"
 #include "zoprune/activations.h"
 
 namespace zoprune {
@@ -63,9 +63,6 @@ Scorer expected_scorer(const Projector& projector, const Tensor& metric);
 // not depend on the others. Writes the projector's outputs too, to `outputs` [.., D], if given.
 Tensor score_images(const Tensor& x, const std::vector<Segment>& images, const Projector& projector,
                     const Scorer& score, Tensor* outputs = nullptr);
-
-// The images of x [N, d] or [B, N, d], each keeping `keep` tokens.
-std::vector<Segment> images_of(const Tensor& x, int64_t keep = 0);
 
 // Warns, once per process, where the projector is linear: every token then has the same score.
 void warn_if_linear(Activation activation);

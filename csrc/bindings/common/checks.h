@@ -12,7 +12,10 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "bindings/common/names.h"
 
 namespace zoprune {
 
@@ -86,7 +89,9 @@ inline std::string shape_text(const std::vector<Size>& shape) {
 // Checks the arguments of one operator, naming it in every message.
 class Checker {
  public:
-  explicit Checker(const char* op) : op_(op) {}
+  explicit Checker(std::string op) : op_(std::move(op)) {}
+
+  const std::string& op() const { return op_; }
 
   template <typename Expected, typename Got>
   [[noreturn]] void fail(const char* argument, const Expected& expected, const Got& got) const {
@@ -107,14 +112,22 @@ class Checker {
             concat(otherwise, "a number in [1e-18, 1e+18]"), value);
   }
 
-  // The position of value among the choices.
-  int one_of(const char* argument, const std::string& value,
-             const std::vector<std::string>& choices) const {
-    std::string names;
-    for (size_t i = 0; i < choices.size(); ++i) {
-      if (choices[i] == value) return static_cast<int>(i);
-      names += (i > 0 ? ", " : "") + choices[i];
+  // The value of that name.
+  template <typename Enum, size_t count>
+  Enum one_of(const char* argument, const std::string& value,
+              const Name<Enum> (&names)[count]) const {
+    std::vector<const char*> choices;
+    for (const auto& [name, named] : names) {
+      if (name == value) return named;
+      choices.push_back(name);
     }
+    fail_choice(argument, value, choices);
+  }
+
+  [[noreturn]] void fail_choice(const char* argument, const std::string& value,
+                                const std::vector<const char*>& choices) const {
+    std::string names;
+    for (const char* choice : choices) names += concat(names.empty() ? "" : ", ", choice);
     fail(argument, "one of " + names, "'" + value + "'");
   }
 
@@ -145,7 +158,7 @@ class Checker {
   }
 
  private:
-  const char* op_;
+  std::string op_;
 };
 
 }  // namespace zoprune

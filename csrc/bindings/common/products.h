@@ -7,7 +7,7 @@
 
 #include <optional>
 
-#include "bindings/checks.h"
+#include "bindings/common/checks.h"
 
 namespace zoprune {
 

@@ -1,4 +1,4 @@
-#include "bindings/scoring.h"
+#include "bindings/common/scoring.h"
 
 #include <torch/csrc/stable/ops.h>
 
@@ -6,11 +6,19 @@
 #include <cmath>
 #include <mutex>
 
-#include "bindings/aten.h"
+#include "bindings/common/aten.h"
 #include "cpu/activations.h"
 
 namespace zoprune {
 namespace {
+
+constexpr Name<Activation> kActivations[] = {{"gelu", Activation::gelu},
+                                             {"gelu_tanh", Activation::gelu_tanh},
+                                             {"quick_gelu", Activation::quick_gelu},
+                                             {"silu", Activation::silu},
+                                             {"relu", Activation::relu},
+                                             {"identity", Activation::identity}};
+static_assert(is_complete(kActivations));
 
 using torch::stable::contiguous, torch::stable::empty, torch::stable::narrow;
 using torch::stable::parallel_for, torch::stable::to;
@@ -77,8 +85,7 @@ void check_step(const Checker& check, double step) {
 }
 
 Activation check_activation(const Checker& check, const std::string& activation) {
-  return static_cast<Activation>(check.one_of(
-      "activation", activation, {"gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "identity"}));
+  return check.one_of("activation", activation, kActivations);
 }
 
 Projector::Projector(const Tensor& w1, const std::optional<Tensor>& b1,
@@ -131,13 +138,6 @@ Tensor score_images(const Tensor& x, const std::vector<Segment>& images, const P
     }
   }
   return scores;
-}
-
-std::vector<Segment> images_of(const Tensor& x, int64_t keep) {
-  const int64_t tokens = x.size(x.dim() - 2), images = x.dim() == 3 ? x.size(0) : 1;
-  std::vector<Segment> segments;
-  for (int64_t b = 0; b < images; ++b) segments.push_back({b * tokens, tokens, keep});
-  return segments;
 }
 
 void warn_if_linear(Activation activation) {

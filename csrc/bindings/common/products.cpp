@@ -1,11 +1,11 @@
-#include "bindings/products.h"
+#include "bindings/common/products.h"
 
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <stdexcept>
 
-#include "bindings/aten.h"
+#include "bindings/common/aten.h"
 
 namespace zoprune {
 namespace {

@@ -1,5 +1,6 @@
-#include "bindings/cuda/greedy.h"
+#include "bindings/common/cuda_call.h"
 
+#include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
 #include <stdexcept>
@@ -20,12 +21,6 @@ cuda::DType dtype_of(const Tensor& tensor) {
   }
 }
 
-std::vector<int64_t> shape_of_picks(const Tensor& scores, int64_t k) {
-  std::vector<int64_t> shape(scores.sizes().begin(), scores.sizes().end());
-  shape.back() = k;
-  return shape;
-}
-
 }  // namespace
 
 std::string why_not_on(const Tensor& scores) {
@@ -39,23 +34,22 @@ std::string why_not_on(const Tensor& scores) {
   return error.empty() ? "" : concat("on cuda:", device, ": ", error);
 }
 
-CudaCall::CudaCall(const char* op, const GreedyTensors& tensors, bool sort, int64_t k)
-    : CudaCall(op, tensors, sort, shape_of_picks(tensors.scores, k)) {
+CudaCall::CudaCall(const std::string& op, const GreedyTensors& tensors, int64_t k)
+    : CudaCall(op, tensors, kept_shape(k, lead_of(tensors.scores))) {
   arguments_.tokens = tensors.scores.size(-1);
   arguments_.images = tensors.scores.numel() / arguments_.tokens;
   arguments_.keep = k;
 }
 
-CudaCall::CudaCall(const char* op, const GreedyTensors& tensors, bool sort, const Packing& packing)
-    : CudaCall(op, tensors, sort, std::vector<int64_t>{packing.total_keep}) {
+CudaCall::CudaCall(const std::string& op, const GreedyTensors& tensors, const Packing& packing)
+    : CudaCall(op, tensors, kept_shape(packing, {})) {
   arguments_.cu_tokens = keep<int32_t>(packing.cu_tokens);
   arguments_.cu_keep = keep<int32_t>(packing.cu_keep);
   arguments_.images = packing.cu_tokens.size(0) - 1;
   arguments_.tokens = tensors.scores.size(0);
 }
 
-CudaCall::CudaCall(const char* op, const GreedyTensors& tensors, bool sort,
-                   const std::vector<int64_t>& shape)
+CudaCall::CudaCall(const std::string& op, const GreedyTensors& tensors, const Lead& shape)
     : op_(op),
       guard_(tensors.scores.device().index()),
       number_(tensors.scores.device().index()),
@@ -80,7 +74,6 @@ CudaCall::CudaCall(const char* op, const GreedyTensors& tensors, bool sort,
   }
   if (tensors.must_keep) arguments_.must_keep = keep<bool>(*tensors.must_keep);
   if (tensors.valid) arguments_.valid = keep<bool>(*tensors.valid);
-  arguments_.sort = sort;
   arguments_.indices = indices_.mutable_data_ptr<int64_t>();
   arguments_.total_keep = indices_.numel();
 }
@@ -112,7 +105,7 @@ void CudaCall::check(const std::string& error) const {
 
 // torch's current stream, by name: the library must also load beside a torch without CUDA, and the
 // stable ABI has no other way before torch 2.13.
-cudaStream_t CudaCall::stream() const {
+cuda::Stream CudaCall::stream() const {
   using Get = int32_t (*)(int32_t device, void** stream);
   static const auto get = [] {
     void* const torch_cuda = dlopen("libtorch_cuda.so", RTLD_NOLOAD | RTLD_LAZY);
@@ -123,7 +116,7 @@ cudaStream_t CudaCall::stream() const {
   void* stream = nullptr;
   if (get == nullptr || get(number_, &stream) != 0)
     check(concat("torch does not tell the current stream of cuda:", number_));
-  return static_cast<cudaStream_t>(stream);
+  return static_cast<cuda::Stream>(stream);
 }
 
 }  // namespace zoprune

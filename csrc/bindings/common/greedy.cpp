@@ -1,0 +1,126 @@
+#include "bindings/common/greedy.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include "bindings/common/layouts.h"
+#include "zoprune/selection.h"
+
+namespace zoprune {
+namespace {
+
+void check_scores(const Checker& check, const Tensor& scores, bool packed, const char* name) {
+  check.float_dtype(name, scores.scalar_type());
+  const int64_t dims = scores.dim();
+  check.require((packed ? dims == 1 : dims == 1 || dims == 2) && scores.numel() > 0, name,
+                packed ? "shape [T]" : "shape [N] or [B, N]", shape_text(scores));
+}
+
+}  // namespace
+
+void check_keys(const Checker& check, const Tensor& keys, const Lead& lead, const Tensor& like,
+                const char* name) {
+  std::vector<Size> expected = sizes(lead);
+  expected.emplace_back("D");
+  check.shape("keys", keys, expected, concat("one key for each token of ", name).c_str());
+  check.float_dtype("keys", keys.scalar_type());
+  check.device("keys", keys, like, name);
+}
+
+void check_weights(const Checker& check, const Tensor& weights, const Lead& lead,
+                   const Tensor& like, const char* name) {
+  const std::string names = concat("one weight for each token of ", name);
+  check.shape("weights", weights, sizes(lead), names.c_str());
+  check.float_dtype("weights", weights.scalar_type());
+  check.device("weights", weights, like, name);
+}
+
+void check_positions(const Checker& check, const Tensor& positions, const Lead& lead,
+                     const Tensor& like, const char* name) {
+  std::vector<Size> expected = sizes(lead);
+  expected.emplace_back("2 or 3");
+  const bool fits = positions.dim() == static_cast<int64_t>(expected.size()) &&
+                    (positions.size(-1) == 2 || positions.size(-1) == 3);
+  const std::string names = concat("one position for each token of ", name);
+  check.require(fits, "positions", concat("shape ", shape_text(expected), " (", names, ")"),
+                shape_text(positions));
+  expected.back() = positions.size(-1);
+  check.shape("positions", positions, expected, names.c_str());
+  check.float_dtype("positions", positions.scalar_type());
+  check.device("positions", positions, like, name);
+}
+
+void check_masks(const Checker& check, const std::optional<Tensor>& must_keep,
+                 const std::optional<Tensor>& valid, const Lead& lead, const Tensor& like,
+                 const char* name) {
+  const auto check_mask = [&](const char* argument, const std::optional<Tensor>& mask) {
+    if (!mask) return;
+    check.shape(argument, *mask, sizes(lead), concat("one flag for each token of ", name).c_str());
+    check.dtype(argument, *mask, ScalarType::Bool);
+    check.device(argument, *mask, like, name);
+  };
+  check_mask("must_keep", must_keep);
+  check_mask("valid", valid);
+}
+
+void check_tensors(const Checker& check, const GreedyTensors& tensors, bool packed,
+                   bool needs_keys_or_positions, const char* name) {
+  const Tensor& scores = tensors.scores;
+  check_scores(check, scores, packed, name);
+  const Lead lead = lead_of(scores);
+  if (tensors.keys) check_keys(check, *tensors.keys, lead, scores, name);
+  if (tensors.weights) check_weights(check, *tensors.weights, lead, scores, name);
+  if (tensors.positions) check_positions(check, *tensors.positions, lead, scores, name);
+  check.require(!needs_keys_or_positions || tensors.keys || tensors.positions, "keys",
+                "a tensor where positions are None", "None");
+  check_masks(check, tensors.must_keep, tensors.valid, lead, scores, name);
+}
+
+Tensor pick(const GreedyTensors& tensors, const std::vector<Segment>& segments, bool packed,
+            const Lead& shape, const GreedyKernel& kernel) {
+  const auto scores = contiguous_floats(tensors.scores);
+  const auto weights = contiguous_floats(tensors.weights);
+  const auto positions = contiguous_floats(tensors.positions);
+  const auto must_keep = contiguous(tensors.must_keep), valid = contiguous(tensors.valid);
+  std::optional<Tensor> keys;
+  KeyLayout layout{};
+  if (tensors.keys) {
+    keys = with_contiguous_rows(*tensors.keys);
+    layout = key_layout(*keys);
+  }
+  const Tensor indices = torch::stable::empty(shape, ScalarType::Long);
+  int64_t* next = indices.mutable_data_ptr<int64_t>();
+  std::vector<GreedyImage> images;
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const auto [begin, tokens, keep] = segments[i];
+    constexpr int64_t most = int64_t{kMaxIndex} + 1;  // a rank holds no larger index
+    if (tokens > most)
+      throw std::runtime_error(
+          concat("zoprune: scores: expected at most ", most, " tokens in an image, got ", tokens));
+    GreedyImage image{};
+    image.scores = data<float>(scores, begin);
+    image.weights = data<float>(weights, begin);
+    image.axes = positions ? positions->size(-1) : 0;
+    image.positions = data<float>(positions, begin * image.axes);
+    image.must_keep = data<bool>(must_keep, begin);
+    image.valid = data<bool>(valid, begin);
+    if (keys) image.keys = image_keys(*keys, i, segments[i]);
+    image.tokens = tokens;
+    image.keep = keep;
+    image.first_index = packed ? begin : 0;
+    image.indices = next;
+    next += keep;
+    images.push_back(image);
+  }
+  const auto run = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) kernel(layout, images[i], run_parallel);
+  };
+  // An image a thread where there are enough images, else all threads in one image after another.
+  const int64_t count = static_cast<int64_t>(images.size());
+  if (count >= torch::stable::get_num_threads())
+    torch::stable::parallel_for(0, count, 1, run);
+  else
+    run(0, count);
+  return indices;
+}
+
+}  // namespace zoprune

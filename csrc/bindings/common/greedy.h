@@ -1,0 +1,78 @@
+// Selections, which pick one token after another: an operator and its varlen twin on the CPU.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings/common/boxed.h"
+#include "bindings/common/checks.h"
+#include "bindings/common/segments.h"
+#include "cpu/greedy/image.h"
+
+namespace zoprune {
+
+struct GreedyTensors {
+  Tensor scores;
+  std::optional<Tensor> keys, positions, weights, must_keep, valid;
+};
+
+// Checks of what there is one of for each token of argument `name`, `like`.
+void check_keys(const Checker& check, const Tensor& keys, const Lead& lead, const Tensor& like,
+                const char* name);
+void check_weights(const Checker& check, const Tensor& weights, const Lead& lead,
+                   const Tensor& like, const char* name);
+void check_positions(const Checker& check, const Tensor& positions, const Lead& lead,
+                     const Tensor& like, const char* name);
+void check_masks(const Checker& check, const std::optional<Tensor>& must_keep,
+                 const std::optional<Tensor>& valid, const Lead& lead, const Tensor& like,
+                 const char* name);
+
+// All of a selection's tensors; the argument `name` has the scores.
+void check_tensors(const Checker& check, const GreedyTensors& tensors, bool packed,
+                   bool needs_keys_or_positions, const char* name);
+
+using GreedyKernel = std::function<void(const KeyLayout&, const GreedyImage&, ParallelFor)>;
+
+// int64 indices of the picks, of this shape: in each image's own numbering, or positions in the
+// packed array. Everything is checked.
+Tensor pick(const GreedyTensors& tensors, const std::vector<Segment>& images, bool packed,
+            const Lead& shape, const GreedyKernel& kernel);
+
+// An Operator is a struct of its arguments after `k`, in the schema's order, and has
+//   kName, kScores                what it and its first argument are called
+//   Keys                          of its second: Tensor, or std::optional<Tensor>
+//   kNeedsKeysOrPositions         whether one of them has to be given
+//   void check(const Checker&)    checks its options; may drop keys that it does not compare
+//   GreedyKernel kernel() const   for the CPU
+//   why_not(scores), run(call)    for CUDA: cuda_call.h
+template <typename Operator, typename Keep>
+Checker check_call(Operator& in, const Tensor& scores, const std::optional<Tensor>& keys,
+                   const Keep& keep) {
+  const Checker check(twin_name(Operator::kName, keep));
+  in.scores = scores;
+  in.keys = keys;
+  check_tensors(check, in, is_packed(keep), Operator::kNeedsKeysOrPositions, Operator::kScores);
+  in.check(check);
+  check_keep(check, keep, lead_of(scores), scores, Operator::kScores);
+  return check;
+}
+
+template <typename Operator, typename Keep>
+Tensor select_on_cpu(Tensor scores, typename Operator::Keys keys, Keep keep, Operator in) {
+  const Checker check = check_call(in, scores, keys, keep);
+  const Lead lead = lead_of(scores);
+  const std::vector<Segment> images = segments_of(check, keep, lead);
+  check_mask_values(check, images, in.must_keep, in.valid);
+  return pick(in, images, is_packed(keep), kept_shape(keep, lead), in.kernel());
+}
+
+template <typename Operator>
+void add_on_cpu(torch::stable::detail::StableLibrary& library) {
+  const std::string varlen = twin_name(Operator::kName, Packing());
+  library.impl(Operator::kName, boxed<&select_on_cpu<Operator, int64_t>>);
+  library.impl(varlen.c_str(), boxed<&select_on_cpu<Operator, Packing>>);
+}
+
+}  // namespace zoprune
