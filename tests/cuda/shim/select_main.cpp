@@ -1,7 +1,10 @@
 // Runs the selections of csrc/cuda through the shim on the cases of a file: select_main CASES
 // RESULTS [PLANT]. PLANT withholds memory that the kernel needs, which the sanitizer must notice:
 // workspace, shared, keys or indices.
+#include <cuda_runtime_api.h>
+
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <vector>
 
