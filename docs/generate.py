@@ -1,4 +1,4 @@
-"""``python docs/generate.py``: writes docs/operators.md and zoprune_kernels/operators/varlen.pyi.
+"""``python docs/generate.py``: writes docs/operators.md and zoprune_kernels/operators/__init__.pyi.
 
 Both are made of what the operators declare; a test holds them to it.
 """
@@ -15,7 +15,7 @@ from zoprune_kernels.operators import OPERATORS
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs/operators.md"
-STUB = ROOT / "zoprune_kernels/operators/varlen.pyi"
+STUB = ROOT / "zoprune_kernels/operators/__init__.pyi"
 HEAD = """# Operators
 
 Written by `python docs/generate.py` from the docstrings in `zoprune_kernels/operators/`. Each
@@ -29,20 +29,21 @@ is nothing, or B for a batch of images. Errors read
 
 
 def stub() -> str:
-    """Signatures of the packed twins; defaults stand in the operators' own files."""
+    """Names and types of all operators; defaults stand in the operators' own files."""
     lines = ["# Written by docs/generate.py.", "", "from torch import Tensor", ""]
-    for name, operator in OPERATORS.items():
-        if not name.endswith("_varlen"):
-            continue
+    lines.append("from ._register import OPERATORS as OPERATORS")
+    single = sorted(name for name in OPERATORS if not name.endswith("_varlen"))
+    lines += [f"from .{name} import {name} as {name}" for name in single] + [""]
+    lines += ["__all__ = [", *(f'    "{name}",' for name in sorted(OPERATORS)), "]", ""]
+    for name in sorted(set(OPERATORS) - set(single)):
+        signature = OPERATORS[name].signature
+        star = next(p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
         lines.append(f"def {name}(")
-        star = False
-        for p in operator.signature.parameters.values():
-            if p.kind is p.KEYWORD_ONLY and not star:
-                lines.append("    *,")
-                star = True
+        for p in signature.parameters.values():
+            lines += ["    *,"] if p.name == star else []
             default = "" if p.default is p.empty else " = ..."
             lines.append(f"    {p.name}: {p.annotation}{default},")
-        lines.append(f") -> {operator.signature.return_annotation}: ...")
+        lines.append(f") -> {signature.return_annotation}: ...")
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 SOURCES = {"zoprune_kernels": ROOT / "zoprune_kernels", "zoprune": ROOT / "python/zoprune"}
 # From the leaves up; a module or folder imports from its own line's folder and from lines above.
 LAYERS = [
-    ("environment", "checks", "methods", "philox", "_torch", "_native"),
+    ("environment", "methods", "namespace", "philox"),
+    ("checks", "_torch", "_native"),
     ("reference",),
     ("pipeline",),
     ("operators",),

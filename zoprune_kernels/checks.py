@@ -1,8 +1,7 @@
 """Argument checks shared by the reference, the fake kernels and every Python backend.
 
 Each error reads ``zoprune::<op>: <argument>: expected <what>, got <what came>`` and is a
-RuntimeError. The native library raises the same text (csrc/bindings). A leaf: it imports nothing of
-this package.
+RuntimeError. The native library raises the same text (csrc/bindings).
 """
 
 from __future__ import annotations

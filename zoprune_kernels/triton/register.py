@@ -28,7 +28,7 @@ OPERATORS = (
     "project_and_select_varlen",
 )
 _LEAST_CAPABILITY = (8, 0)
-_LEAST_TRITON = (3, 6)
+_LEAST_TRITON = "3.6"
 
 
 def why_not(op: str) -> str | None:
@@ -38,7 +38,7 @@ def why_not(op: str) -> str | None:
     except importlib.metadata.PackageNotFoundError:
         return "Triton is not installed"
     if TorchVersion(version) < _LEAST_TRITON:  # as packaging compares, which torch carries
-        return f"Triton {version} is installed, 3.6 or later is needed"
+        return f"Triton {version} is installed, {_LEAST_TRITON} or later is needed"
     return None if op in OPERATORS else "no Triton kernel"
 
 
