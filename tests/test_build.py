@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import zoprune_kernels
 from zoprune_kernels import _native, backend, directions, info
 from zoprune_kernels.operators import OPERATORS
 
@@ -227,3 +229,16 @@ def test_a_second_copy_names_the_first(without_library, again):
     assert (
         f"{PACKAGE if again else without_library / 'zoprune_kernels'} was to be the second" in said
     )
+
+
+def test_the_version_is_the_same_everywhere():
+    root = Path(__file__).parents[1]
+    texts = {
+        "pyproject.toml": r'^version = "(.*)"',
+        "CITATION.cff": r"^version: (.*)",
+        "CHANGELOG.md": r"^## \[(.*?)\]",
+    }
+    for name, pattern in texts.items():
+        if (root / name).exists():
+            found = re.search(pattern, (root / name).read_text(), re.MULTILINE)[1]
+            assert found == zoprune_kernels.__version__, name

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .namespace import NAME
+from .namespace import add_op_namespace_prefix
 
 DispatchKeys = torch._C.DispatchKeySet
 
 
 def has_kernel(operator: str, device: str) -> bool:
     """Whether a kernel of ``zoprune::<operator>`` is registered for a device type."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAME}::{operator}", device.upper())
+    name = add_op_namespace_prefix(operator)
+    return torch._C._dispatch_has_kernel_for_dispatch_key(name, device.upper())
 
 
 def call_for_device(overload: Any, kind: str, *arguments: Any, **options: Any) -> Any:

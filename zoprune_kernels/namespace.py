@@ -39,6 +39,11 @@ def define() -> torch.library.Library:
         ) from None
 
 
+def add_op_namespace_prefix(name: str) -> str:
+    """``zoprune::<name>``; the hub's tools look for this name where operators are registered."""
+    return f"{NAME}::{name}"
+
+
 def operator(name: str) -> Any:
     """``torch.ops.zoprune.<name>``"""
     return getattr(getattr(torch.ops, NAME), name)

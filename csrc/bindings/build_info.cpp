@@ -5,6 +5,20 @@
 
 #include "cpu/isa.h"
 
+// What CMakeLists.txt tells and the builder of the Hugging Face kernels hub does not.
+#ifndef ZOPRUNE_BUILD_TORCH
+#define ZOPRUNE_BUILD_TORCH "2.11"
+#define ZOPRUNE_BUILD_COMPILER "gcc " __VERSION__
+#if defined(__x86_64__)
+#define ZOPRUNE_BUILD_ISAS "scalar avx2 avx512 avx512bf16"
+#else
+#define ZOPRUNE_BUILD_ISAS "scalar"
+#endif
+#if defined(CUDA_KERNEL)
+#define ZOPRUNE_BUILD_CUDA "12 or later"
+#define ZOPRUNE_BUILD_CUDA_ARCHS "80 90a 100a where the compiler has them"
+#endif
+#endif
 #ifndef ZOPRUNE_BUILD_CUDA
 #define ZOPRUNE_BUILD_CUDA ""
 #define ZOPRUNE_BUILD_CUDA_ARCHS ""

@@ -27,7 +27,9 @@ def load(family: str) -> tuple[Any, dict[str, Any], Any]:
     from zoprune.cli.photo import open_photo
 
     processor = AutoProcessor.from_pretrained(args.checkpoint)
-    model = AutoModelForImageTextToText.from_pretrained(args.checkpoint, dtype="auto")
+    model = AutoModelForImageTextToText.from_pretrained(
+        args.checkpoint, dtype="auto", use_safetensors=True
+    )
     return model, question(model, processor, open_photo(args.photo), args.question), processor
 
 

@@ -121,7 +121,9 @@ class Operator:
         OPERATORS[self.name] = self
         _library.define(self.schema, tags=(torch.Tag.pt2_compliant_tag,))
         _library.impl(self.name, self.fallback, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"{namespace.NAME}::{self.name}", self.fake, lib=_library)
+        torch.library.register_fake(
+            namespace.add_op_namespace_prefix(self.name), self.fake, lib=_library
+        )
         if any("Tensor" in str(p.annotation) for p in self.signature.parameters.values()):
             _library.impl(self.name, self._autograd, "Autograd", with_keyset=True)
         if self.hand_over:

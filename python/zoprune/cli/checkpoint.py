@@ -34,7 +34,9 @@ def load(directory: str, dtype: str) -> tuple[Any, Any]:
             f"--model: expected a processor in {directory}, got none: {_first_line(error)}"
         ) from error
     try:
-        model = transformers.AutoModelForImageTextToText.from_pretrained(directory, dtype=dtype)
+        model = transformers.AutoModelForImageTextToText.from_pretrained(
+            directory, dtype=dtype, use_safetensors=True
+        )
     except (OSError, ValueError) as error:
         raise UsageError(
             f"--model: expected a model for images and text in {directory}: {_first_line(error)}"

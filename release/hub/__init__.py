@@ -1,0 +1,1 @@
+"""The source package for the Hugging Face kernels hub."""
