@@ -96,16 +96,18 @@ class PaperSelector:
         self.missing = 0.0  # seconds
 
     def __call__(
-        self, model: Any, tokens: Any, ids: Tensor, slots: Tensor
+        self, core: Any, pruning: Any, tokens: Any, prompt: Any, slots: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Stands in for ``zoprune.hf.shortening.select_tokens``."""
-        mlp = model.model.multi_modal_projector
+        mlp = core.multi_modal_projector
         layers = mlp.linear_1.weight, mlp.linear_1.bias, mlp.linear_2.weight, mlp.linear_2.bias
         directions = sphere(self.directions, tokens.x.shape[1]).to(tokens.x)
         start = time.perf_counter()
         scores = paper_sensitivity(tokens.x, *layers, directions, STEP)
         self.missing += (time.perf_counter() - start) * (DIRECTIONS / self.directions - 1)
         scores = tokens.arranged(scores)
+        if tokens.newlines is not None:
+            scores = scores.masked_fill(tokens.newlines, torch.nan)
         kept, start_token = [], 0
         for features in tokens.features:
             image = scores[start_token : start_token + len(features)]

@@ -4,18 +4,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .budgets import keep
+    from .calls import report
     from .hf.prune import prune, restore
-    from .hf.reports import report
-    from .hf.settings import keep
     from .module import PrunedProjector
 
 __all__ = ["PrunedProjector", "keep", "prune", "report", "restore"]
 
 _MODULES = {
     "PrunedProjector": "module",
-    "keep": "hf.settings",
+    "keep": "budgets",
     "prune": "hf.prune",
-    "report": "hf.reports",
+    "report": "calls",
     "restore": "hf.prune",
 }
 

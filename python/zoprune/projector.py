@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import operator
 import time
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,17 @@ from torch.nn import functional as F
 import zoprune_kernels
 from zoprune_kernels.reference import ACTIVATION, DERIVATIVE
 
+from . import layers
+from .metric import Fold, Folds
+from .selection import Rule
+
 logger = logging.getLogger("zoprune")
 LINEAR_WARNING = (
     "zoprune: the projector is one linear layer: every token has the same sensitivity; "
     "selecting by diversity only"
 )
 _warned = False
+EPSILON = ("eps", "variance_epsilon", "epsilon")
 CHUNK = 4096  # tokens scored at once: bounds the extra memory at a few [CHUNK, H] matrices
 
 
@@ -50,36 +56,64 @@ class Estimator:
 
     def __post_init__(self) -> None:
         if self.name not in ("closed", "directions"):
-            raise ValueError(
-                f"zoprune: estimator: expected 'closed' or 'directions', got '{self.name}'"
-            )
+            _refuse("estimator", "'closed' or 'directions'", repr(self.name))
+        if not _is_whole(self.num_directions) or self.num_directions < 1:
+            _refuse("num_directions", "a count >= 1", repr(self.num_directions))
+        if not _is_whole(self.seed):
+            _refuse("seed", "a whole number", repr(self.seed))
+        if not isinstance(self.through_norm, bool):
+            _refuse("through_norm", "True or False", repr(self.through_norm))
+        try:
+            valid = 0 <= float(self.step) < math.inf
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
+            _refuse("step", "a finite number >= 0", repr(self.step))
+        try:  # whatever the operators accept
+            w = torch.ones(1, 1)
+            u = self.directions(1, w.device, num=1)
+            zoprune_kernels.sensitivity(w, w, None, w, u, step=float(self.step))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"zoprune: {str(error).splitlines()[0]}") from None
+
+    def directions(self, width: int, device: torch.device, num: int | None = None) -> Tensor:
+        """The random directions [m, width]."""
+        return zoprune_kernels.directions(
+            num or int(self.num_directions),
+            width,
+            distribution=self.distribution,
+            seed=int(self.seed),
+            device=device,
+        )
 
 
-@dataclass(frozen=True)
-class Fold:
-    """The projector's weights in the form that scoring needs; P patches of c channels, d = P c."""
+def _is_whole(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
 
-    w1: Tensor  # [H, d], or [P, H, c] through the norm
-    b1: Tensor | None  # [H]
-    metric: Tensor  # [H, H], or one for each patch [P, H, H] through the norm
-    gram: Tensor | None = None  # [H, H] = W2^T W2, through the norm only
+
+def _refuse(name: str, expected: str, got: str) -> None:
+    raise ValueError(f"zoprune: {name}: expected {expected}, got {got}")
 
 
 @dataclass(eq=False)
 class Projector:
-    """A projector's layers; weights stay those of the model and are never copied.
+    """A projector's layers; weights stay those of the model.
 
     ``linear_2`` is None for a projector that is one linear layer: no token is more sensitive than
     another, ``score`` returns ones.
     """
 
-    linear_1: nn.Linear
+    linear_1: Any  # a linear layer of any kind, see ``layers.is_linear``
     activation: str
-    linear_2: Any  # nn.Linear or None
+    linear_2: Any  # a linear layer or None
     norm: Any = None  # a LayerNorm, an RMSNorm or None
-    merge: nn.Linear | None = None
+    merge: Any = None  # a linear layer or None
     unfolded: bool = False  # the merge layer reads channel by channel, as ``unfold`` lays patches
-    _folds: dict[tuple, Fold] = field(default_factory=dict, repr=False)
+    folds: Folds = field(default_factory=Folds, repr=False)
 
     @property
     def is_linear(self) -> bool:
@@ -88,67 +122,72 @@ class Projector:
     @property
     def width(self) -> int:
         """d, the channels of one token at the projector's input."""
-        return (self.merge or self.linear_1).in_features
+        return layers.sizes(self.merge or self.linear_1)[0]
 
     @property
     def patches(self) -> int:
         """P, how many separately normalised patches are concatenated into one token."""
-        return 1 if self.norm is None else self.width // self.norm.weight.shape[0]
+        return 1 if self.norm is None else self.width // _channels(self.norm)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The layers that have weights, None where there is none."""
+        return self.linear_1, self.linear_2, self.merge, self.norm
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What the layers compute in; None where nothing tells (packed weights without a bias)."""
+        return layers.dtype_of(*self.parts)
 
     def score(self, x: Tensor, estimator: Estimator) -> Tensor:
-        """Sensitivity of each token: x [..., d] before the norm, any float dtype -> float32 [T]."""
+        """Sensitivity of each token: x [..., d] before the norm, any float dtype -> float32 [T].
+
+        Autocast changes nothing. The weights are those that the layers have now.
+        """
         x = x.detach().reshape(-1, self.width)  # [T, d]
         if self.is_linear:
             return x.new_ones(x.shape[0], dtype=torch.float32)
-        if estimator.name == "directions":
-            score = self._score_directions
-        elif self.norm is not None and estimator.through_norm:
-            score = self._score_through_norm
-        else:
-            score = self._score_closed
-        with torch.no_grad():
-            return torch.cat([score(chunk, estimator) for chunk in x.split(CHUNK)])
+        scores = {"directions": self._score_directions, "closed": self._score_closed}
+        score = scores.get(self._kind(estimator), self._score_through_norm)
+        with layers.undisturbed(*self.parts):
+            x = x.to(self.dtype or x.dtype)
+            fold = self._fold(estimator, x.dtype, x.device)
+            return torch.cat([score(chunk, fold, estimator) for chunk in x.split(CHUNK)])
 
     def project(self, x: Tensor) -> Tensor:
-        """The projector's outputs: x [..., d] before the norm -> [T, D]."""
-        w1, b1 = self._first_layer()
-        a = F.linear(self._normalised(x.reshape(-1, self.width)), w1, b1)
-        return a if self.is_linear else self.linear_2(ACTIVATION[self.activation](a))
+        """The outputs by the layers' own forward: x [..., d] before the norm -> [T, D]."""
+        x = self._normalised(x.reshape(-1, self.width))
+        if self.unfolded:
+            x = x.unflatten(1, (self.patches, -1)).transpose(1, 2).flatten(1)
+        if self.merge is not None:
+            x = self.merge(x)
+        x = self.linear_1(x)
+        return x if self.is_linear else self.linear_2(ACTIVATION[self.activation](x))
 
-    def _score_closed(self, x: Tensor, estimator: Estimator) -> Tensor:
-        fold = self.fold(through_norm=False)
-        x = self._normalised(x)
+    def _score_closed(self, x: Tensor, fold: Fold, estimator: Estimator) -> Tensor:
+        x = self._normalised(x).to(fold.w1.dtype)
         return zoprune_kernels.expected_sensitivity(
             x, fold.w1, fold.b1, fold.metric, activation=self.activation
         )
 
-    def _score_directions(self, x: Tensor, estimator: Estimator) -> Tensor:
-        w1, b1 = self._first_layer()
-        directions = zoprune_kernels.directions(
-            estimator.num_directions,
-            self.width,
-            distribution=estimator.distribution,
-            seed=estimator.seed,
-            device=x.device,
-        )
+    def _score_directions(self, x: Tensor, fold: Fold, estimator: Estimator) -> Tensor:
         return zoprune_kernels.sensitivity(
-            self._normalised(x),
-            w1,
-            b1,
-            self.linear_2.weight,
-            directions,
-            step=estimator.step,
+            self._normalised(x).to(fold.w1.dtype),
+            fold.w1,
+            fold.b1,
+            fold.w2,
+            estimator.directions(self.width, x.device),
+            step=float(estimator.step),
             activation=self.activation,
         )
 
-    def _score_through_norm(self, x: Tensor, estimator: Estimator) -> Tensor:
+    def _score_through_norm(self, x: Tensor, fold: Fold, estimator: Estimator) -> Tensor:
         """sqrt(E ||J u||^2) with J = W2 diag(g) sum_p W1_p Gamma N_p / sigma_p."""
-        fold = self.fold(through_norm=True)
         patches, _, channels = fold.w1.shape
         xhat, inverse_sigma = self._standardised(x.reshape(-1, patches, channels))
         # the share of each rank-one term, per patch
         tau = (2 - xhat.square().mean(-1)) / channels  # [T, P]
-        y = torch.bmm(xhat.to(x.dtype).transpose(0, 1), fold.w1.transpose(1, 2))  # [P, T, H]
+        y = torch.bmm(xhat.to(fold.w1.dtype).transpose(0, 1), fold.w1.transpose(1, 2))  # [P, T, H]
         a = y.float().sum(0) + (0 if fold.b1 is None else fold.b1.float())  # [T, H]
         g = DERIVATIVE[self.activation](a)
         total = torch.zeros_like(inverse_sigma[:, 0])  # [T]
@@ -167,59 +206,69 @@ class Projector:
         return x * inverse[..., None], inverse
 
     def _normalised(self, x: Tensor) -> Tensor:
-        """The input of the first linear layer: x [T, d], each patch normalised."""
+        """The input of the layer after the norm: x [T, d], each patch normalised."""
         if self.norm is None:
             return x
         return self.norm(x.reshape(x.shape[0], self.patches, -1)).flatten(1)
 
-    def _first_layer(self) -> tuple[Tensor, Tensor | None]:
+    # -- folding ----------------------------------------------------------------------------------
+
+    def fold(self, estimator: Estimator | None = None) -> Fold:
+        """The layers' weights in the form that scoring needs, made once for each state of them."""
+        estimator = estimator or Estimator()
+        with layers.undisturbed(*self.parts):
+            device = layers.execution_device(self.linear_1)
+            return self._fold(estimator, self.dtype or torch.get_default_dtype(), device)
+
+    def _fold(self, estimator: Estimator, dtype: torch.dtype, device: torch.device) -> Fold:
+        kind = self._kind(estimator)
+        probe = self.project(layers.probes(self.width, dtype, device))
+        fold = self.folds.find(kind, probe, self.parts)
+        if fold is None:
+            start = time.perf_counter()
+            scored = dtype if dtype in layers.DTYPES else torch.float32
+            make = {"directions": self._fold_weights, "closed": self._fold_plain}
+            fold = make.get(kind, self._fold_through_norm)(scored)
+            fold = replace(fold, kind=kind, probe=probe)
+            self.folds.add(fold, self.parts)
+            if fold.metric is not None:
+                seconds = time.perf_counter() - start
+                shape = list(fold.metric.shape)
+                logger.info("folded the projector's metric %s in %.1f s", shape, seconds)
+        return fold
+
+    def _kind(self, estimator: Estimator) -> str:
+        """Which of the three scores."""
+        through = estimator.name == "closed" and estimator.through_norm and self.norm is not None
+        return "through norm" if through else estimator.name
+
+    def _first_layer(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """W1 [H, d] with the merge layer folded in, and b1 [H]."""
-        w1: Tensor = self.linear_1.weight
-        b1: Tensor | None = self.linear_1.bias
+        w1, b1 = layers.weights(self.linear_1, dtype)
         if self.merge is not None:
-            if self.merge.bias is not None:
-                b1 = F.linear(self.merge.bias, w1, b1)
-            w1 = (w1.float() @ self.merge.weight.float()).to(w1.dtype)
+            merge, bias = layers.weights(self.merge, dtype)
+            if bias is not None:
+                b1 = F.linear(bias, w1, b1)
+            w1 = (w1.float() @ merge.float()).to(w1.dtype)
         if self.unfolded:  # [H, c P] -> [H, P c]
             w1 = w1.unflatten(1, (-1, self.patches)).transpose(1, 2).flatten(1).contiguous()
         return w1, b1
 
-    # -- folding ----------------------------------------------------------------------------------
+    def _fold_weights(self, dtype: torch.dtype) -> Fold:
+        w1, b1 = self._first_layer(dtype)
+        return Fold(w1, b1, w2=layers.weights(self.linear_2, dtype)[0])
 
-    def fold(self, through_norm: bool = True) -> Fold:
-        """The folded metric, made once per dtype, device and state of the weights."""
-        through_norm = through_norm and self.norm is not None
-        key = self._fold_key(through_norm)
-        if key not in self._folds:
-            start = time.perf_counter()
-            with torch.no_grad():
-                fold = self._fold_through_norm() if through_norm else self._fold_plain()
-            logger.info(
-                "folded the projector's metric %s in %.1f s",
-                list(fold.metric.shape),
-                time.perf_counter() - start,
-            )
-            # weights that changed never come back: forget what was folded from them
-            self._folds = {k: f for k, f in self._folds.items() if k[1:] == key[1:]}
-            self._folds[key] = fold
-        return self._folds[key]
+    def _fold_plain(self, dtype: torch.dtype) -> Fold:
+        fold = self._fold_weights(dtype)
+        metric = zoprune_kernels.fold_metric(fold.w1, fold.w2)
+        return Fold(fold.w1, fold.b1, metric)
 
-    def _fold_key(self, through_norm: bool) -> tuple:
-        weight = self.linear_1.weight
-        versions = tuple(p._version for p in self.parameters())
-        return through_norm, weight.dtype, weight.device, versions
-
-    def _fold_plain(self) -> Fold:
-        w1, b1 = self._first_layer()
-        return Fold(w1, b1, zoprune_kernels.fold_metric(w1, self.linear_2.weight))
-
-    def _fold_through_norm(self) -> Fold:
-        w1, b1 = self._first_layer()
-        w2, gamma = self.linear_2.weight, self.norm.weight
-        beta = getattr(self.norm, "bias", None)
+    def _fold_through_norm(self, dtype: torch.dtype) -> Fold:
+        w1, b1 = self._first_layer(dtype)
+        w2, (gamma, beta) = layers.weights(self.linear_2, dtype)[0], self._affine()
         if beta is not None:
-            b1 = F.linear(beta.repeat(self.patches), w1, b1)
-        blocks = w1.unflatten(1, (self.patches, -1)).transpose(0, 1).float() * gamma.float()
+            b1 = F.linear(beta.to(dtype).repeat(self.patches), w1, b1)
+        blocks = w1.unflatten(1, (self.patches, -1)).transpose(0, 1).float() * gamma
         if _is_layer_norm(self.norm):
             blocks = blocks - blocks.mean(-1, keepdim=True)
         blocks = blocks.to(w1.dtype).contiguous()  # [P, H, c]
@@ -227,41 +276,54 @@ class Projector:
         gram = (w2.float().T @ w2.float()).to(metric.dtype)
         return Fold(blocks, b1, metric, gram)
 
-    def parameters(self) -> Iterable[Tensor]:
-        for layer in (self.norm, self.merge, self.linear_1, self.linear_2):
-            if layer is not None:
-                yield from layer.parameters()
+    def _affine(self) -> tuple[Tensor, Tensor | None]:
+        """gamma [c] and beta [c] of the norm, float32: half of norm(x) -+ norm(-x)."""
+        norm, channels = self.norm, _channels(self.norm)
+        device = layers.execution_device(norm)
+        dtype = layers.dtype_of(norm) or self.dtype or torch.float32
+        x = torch.ones(channels, device=device)
+        x[1::2] = -1
+        xhat, _ = self._standardised(x)
+        up, down = norm(torch.stack([x, -x]).to(dtype)).float()  # [2, c]
+        gamma, beta = (up - down) / 2 / xhat, (up + down) / 2
+        stored = [getattr(norm, name, None) for name in ("weight", "bias")]
+        if all(s is None or (type(s) in (Tensor, nn.Parameter) and not s.is_meta) for s in stored):
+            exact: list[Any] = [None if s is None else s.detach().float() for s in stored]
+            near = exact[0] is not None and torch.allclose(exact[0], gamma, rtol=0.02, atol=0.02)
+            if near and (exact[1] is None or torch.allclose(exact[1], beta, rtol=0.02, atol=0.02)):
+                return exact[0], exact[1]
+        return gamma, beta
+
+    def save_metric(self, path: str | Path, estimator: Estimator | None = None) -> None:
+        """Write the folded metric to a safetensors file."""
+        self.fold(estimator).save(path, self.fingerprint())
+
+    def load_metric(self, path: str | Path, estimator: Estimator | None = None) -> None:
+        """Read a metric that ``save_metric`` wrote; ValueError if it is of other weights."""
+        kind = self._kind(estimator or Estimator())
+        with layers.undisturbed(*self.parts):
+            device = layers.execution_device(self.linear_1)
+            dtype = self.dtype or torch.get_default_dtype()
+            fold = Fold.load(path, kind, self.fingerprint(), device)
+            probe = self.project(layers.probes(self.width, dtype, device))
+        self.folds.add(replace(fold, probe=probe), self.parts)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the weights, which a saved metric must match."""
+        """SHA-256 of what the layers compute, which a saved metric must match."""
         digest = hashlib.sha256()
-        for p in self.parameters():
-            digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        with layers.undisturbed(*self.parts):
+            dtype = self.dtype or torch.get_default_dtype()
+            linear = [p for p in self.parts[:3] if p is not None]
+            tensors = [t for p in linear for t in layers.weights(p, dtype)]
+            tensors += self._affine() if self.norm is not None else ()
+            for t in tensors:
+                if t is not None:
+                    digest.update(t.cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
-
-    def save_metric(self, path: str | Path, through_norm: bool = True) -> None:
-        """Write the folded metric to a safetensors file."""
-        from safetensors.torch import save_file
-
-        fold = self.fold(through_norm)
-        tensors = {name: t.contiguous() for name, t in vars(fold).items() if t is not None}
-        save_file(tensors, path, {"weights": self.fingerprint()})
-
-    def load_metric(self, path: str | Path) -> None:
-        """Read a metric that ``save_metric`` wrote; ValueError if it is of other weights."""
-        from safetensors import safe_open
-
-        weight = self.linear_1.weight
-        with safe_open(path, "pt", device=str(weight.device)) as file:
-            if (file.metadata() or {}).get("weights") != self.fingerprint():
-                raise ValueError(f"zoprune: {path}: expected a metric of this projector's weights")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        fold = Fold(**{"b1": None, **tensors})
-        self._folds[self._fold_key(fold.gram is not None)] = fold
 
     def flops(self, through_norm: bool = True) -> int:
         """Floating-point operations to score one token in closed form."""
-        hidden = self.linear_1.out_features
+        hidden = layers.sizes(self.linear_1)[1]
         forms = 2 * self.patches if through_norm and self.norm is not None else 1
         return 0 if self.is_linear else 2 * hidden * self.width + forms * 2 * hidden * hidden
 
@@ -270,14 +332,14 @@ class Projector:
         parts = []
         if self.norm is not None:
             per = f" x {self.patches} patches" if self.patches > 1 else ""
-            parts.append(f"{type(self.norm).__name__}({self.norm.weight.shape[0]}{per})")
-        layers = [self.merge, self.linear_1, self.activation, self.linear_2]
-        for layer in layers if not self.is_linear else layers[:2]:
+            parts.append(f"{type(self.norm).__name__}({_channels(self.norm)}{per})")
+        chain = [self.merge, self.linear_1, self.activation, self.linear_2]
+        for layer in chain if not self.is_linear else chain[:2]:
             if isinstance(layer, str):
                 parts.append(layer)
             elif layer is not None:
-                bias = "" if layer.bias is None else ", bias"
-                parts.append(f"Linear({layer.in_features} -> {layer.out_features}{bias})")
+                bias = "" if getattr(layer, "bias", None) is None else ", bias"
+                parts.append(f"Linear({' -> '.join(map(str, layers.sizes(layer)))}{bias})")
         return " -> ".join(parts)
 
 
@@ -288,12 +350,12 @@ def find_projector(module: nn.Module) -> Projector:
     layer, possibly behind a norm and a linear merge.
     """
     norms, linears, activations = [], [], []
-    for leaf in module.modules():
-        if isinstance(leaf, nn.Linear):
+    for leaf in layers.leaves(module):
+        if layers.is_linear(leaf):
             linears.append(leaf)
         elif _is_layer_norm(leaf) or _is_rms_norm(leaf):
             norms.append(leaf)
-        elif not list(leaf.children()) and not list(leaf.parameters()):
+        elif not list(leaf.parameters()):
             name = activation_name(leaf)
             activations += [name] if name else []
     if len(linears) == 1 and not activations:
@@ -324,6 +386,29 @@ def check_linear(method: str) -> None:
         warnings.warn(LINEAR_WARNING, stacklevel=3)
 
 
+def prepare(
+    projector: Projector, estimator: Estimator, rule: Rule, metric: str | Path | None
+) -> None:
+    """Fold what scoring needs, or read it from a file, or write that where there is none."""
+    reasons = {
+        "a linear projector": projector.is_linear,
+        f"estimator '{estimator.name}'": estimator.name != "closed",
+        f"method '{rule.method}', which needs no scores": not rule.uses_scores,
+    }
+    for why in (why for why, holds in reasons.items() if holds and metric is not None):
+        raise ValueError(f"zoprune: metric: expected None with {why}, got {metric}")
+    if projector.is_linear or not rule.uses_scores:
+        return
+    if metric is None:
+        projector.fold(estimator)
+    elif Path(metric).exists():
+        projector.load_metric(metric, estimator)
+    elif not Path(metric).parent.is_dir():
+        raise ValueError(f"zoprune: metric: expected a file in a folder that exists, got {metric}")
+    else:
+        projector.save_metric(metric, estimator)
+
+
 def activation_name(module: nn.Module) -> str | None:
     """Which of the supported activations a parameterless module computes; None if none of them."""
     probe = torch.linspace(-4, 4, 65)
@@ -340,7 +425,14 @@ def activation_name(module: nn.Module) -> str | None:
 
 
 def _is_layer_norm(module: nn.Module) -> bool:
-    return isinstance(module, nn.LayerNorm)
+    return type(module).__name__.endswith("LayerNorm") or isinstance(module, nn.LayerNorm)
+
+
+def _channels(norm: Any) -> int:
+    """How many channels a norm acts on."""
+    if getattr(norm, "weight", None) is not None:
+        return norm.weight.shape[0]
+    return norm.normalized_shape[-1]
 
 
 def _is_rms_norm(module: nn.Module) -> bool:
@@ -348,7 +440,11 @@ def _is_rms_norm(module: nn.Module) -> bool:
 
 
 def _epsilon(norm: Any) -> float:
-    epsilon = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
+    known = [getattr(norm, name) for name in EPSILON if hasattr(norm, name)]
+    if not known:
+        names = ", ".join(EPSILON)
+        _refuse("projector", f"a norm with one of {names}", type(norm).__name__)
+    epsilon = known[0]
     return torch.finfo(torch.float32).eps if epsilon is None else epsilon
 
 

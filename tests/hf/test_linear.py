@@ -44,7 +44,7 @@ def test_kept_tokens_are_the_most_different(linear, method):
     zoprune.prune(model, 6, method=method)
     model(**inputs)
     kept = zoprune.report(model).kept
-    features = pruning_of(model).family.encode(model, inputs, "image").features
+    features = pruning_of(model).family.encode(model.model, inputs, "image").features
     assert [k.tolist() for k in kept] == [farthest_first(f, 6) for f in features]
 
 

@@ -204,10 +204,10 @@ def test_scores_are_of_the_right_tokens(case, model):
     inputs = prompt(case, model, (2,))
     zoprune.prune(model, 5)
     settings = pruning_of(model)
-    tokens = settings.family.encode(model, inputs, case.modality)
-    outputs = settings.projector.project(tokens.x)  # [R, D]
+    tokens = settings.family.encode(model.model, inputs, case.modality)
+    outputs = settings.projector(model.model).project(tokens.x)  # [R, D]
     if tokens.arrange is not None:
-        outputs = tokens.arrange(outputs)
+        outputs = tokens.arrange(outputs, torch.nan)
     newline = outputs.isnan().any(-1)
     features = torch.cat(list(tokens.features))
     if V4 and case.name == "paligemma":

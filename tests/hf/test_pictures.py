@@ -100,7 +100,9 @@ def planted(family):
             ids = placeholders(case, 2, 3 * VIEW)
             inputs["input_ids"] = plain["input_ids"] = torch.tensor([ids])
         encode = pruning_of(model).family.encode
-        new, old = (encode(model, given, case.modality).features[0] for given in (inputs, plain))
+        new, old = (
+            encode(model.model, given, case.modality).features[0] for given in (inputs, plain)
+        )
         if not case.views:
             ids = placeholders(case, 0, len(new))
         inputs["input_ids"] = torch.tensor([[3, *ids, 4]])

@@ -116,7 +116,7 @@ def zoo_prune_get_sensitivity(
     if sizes["d"] != projector.width:
         expected = f"{projector.width} channels (those of mm_projector)"
         fail(name, "original_features", expected, sizes["d"])
-    dtype = projector.linear_1.weight.dtype
+    dtype = projector.dtype
     if original_features.dtype != dtype:
         expected = f"{dtype} (that of mm_projector)"
         fail(name, "original_features", expected, original_features.dtype)

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..calls import report
 from ..hf.families import family_of
 from ..hf.prune import prune
-from ..hf.reports import report
 from . import photo as photos
 from .errors import UsageError
 from .progress import Progress

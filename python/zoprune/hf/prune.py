@@ -7,10 +7,12 @@ from typing import Any
 
 from zoprune_kernels.methods import SelectOptions
 
-from ..projector import Estimator, Projector, check_linear
-from ..selection import Rule, check_keep
-from .families import family_of
-from .pruned_class import pruned_class
+from ..budgets import as_keep
+from ..projector import Estimator, check_linear, prepare
+from ..selection import Rule
+from .families import unwrap
+from .generation import methods
+from .hooks import Method, hook
 from .settings import Pruning, pruning_of
 
 
@@ -34,11 +36,15 @@ def prune(
 ) -> Any:
     """Make a Hugging Face VLM keep only some of its visual tokens, in place; returns the model.
 
+    If an argument is refused, nothing has changed: a model that was pruned before still is.
+
     Args:
-        model: one of ``zoprune.hf.families.SUPPORTED``.
-        keep: visual tokens to keep, a count or a ratio in (0, 1] given as a float.
-        per: what ``keep`` counts over: "image" (an image or a video), or "crop" or "frame" where
-            the architecture has them.
+        model: one of ``zoprune.hf.families.SUPPORTED``, or what peft, ``torch.compile``,
+            DistributedDataParallel or the like made of one.
+        keep: visual tokens to keep, a count or a ratio in (0, 1] given as a float: 1 is one token,
+            1.0 all of them. numpy's and torch's scalars are taken as what they are.
+        per: what ``keep`` counts over: "image" (an image or a video), "call" (all images of a
+            call), or "crop" or "frame" where the architecture has them.
         estimator: "closed" (root mean square over all directions, no sampling) or "directions"
             (the paper's estimate, with num_directions, step, distribution and seed).
         through_norm: with a norm in the projector and the closed form, perturb before the norm.
@@ -52,13 +58,17 @@ def prune(
 
     Raises:
         TypeError: the architecture is not supported.
-        ValueError: an argument is out of range, or ``metric`` belongs to other weights.
+        ValueError: an argument is out of range, ``metric`` belongs to other weights, or a layer of
+            the projector cannot be run.
     """
-    family = family_of(model)
-    check_keep(keep)
-    if per not in ("image", family.groups):
+    inner, family = unwrap(model)
+    core = inner.model
+    keep = as_keep(keep)
+    if per not in ("image", "call", family.groups):
         choices = "'image'" + (f" or '{family.groups}'" if family.groups else "")
-        raise ValueError(f"zoprune: per: expected {choices}, got '{per}'")
+        raise ValueError(
+            f"zoprune: per: expected {choices}, got '{per}' ('call': over all images of a call)"
+        )
     allowed = ["original"] if family.mrope else ["compact", "original"]
     positions = allowed[0] if positions is None else positions
     if positions not in allowed:
@@ -67,33 +77,37 @@ def prune(
         )
     how = Estimator(estimator, num_directions, step, distribution, seed, through_norm)
     rule = Rule(method, max_similarity, prompt_seeds, options)
-    restore(model)
-    projector = family.describe(model.get_submodule(family.projector))
+    module = family.part(core, family.projector)
+    projector = family.describe(module)
+    modules = list(module.modules())
     if projector.is_linear:
         check_linear(method)
-    elif estimator == "closed":
-        _prepare_metric(projector, how.through_norm, metric)
-    hooks = family.hooks(model)
-    vars(model)["_zoprune"] = Pruning(family, projector, keep, per, how, rule, positions, hooks)
-    model.__class__ = pruned_class(model.__class__)
+    prepare(projector, how, rule, metric)
+    pruning = Pruning(family, keep, per, how, rule, positions, (modules, projector))
+    restore(inner)
+    vars(inner)["_zoprune"] = pruning
+    vars(core).setdefault("_zoprune", []).append(pruning)
+    pruning.hooks = hook(inner, core, pruning)
+    vars(inner).update(methods(inner))
     return model
 
 
 def restore(model: Any) -> Any:
     """Undo ``prune``; a model that is not pruned stays as it is. Returns the model."""
-    pruning = pruning_of(model)
-    if pruning is not None:
-        for hook in pruning.hooks:
-            hook.remove()
-        del model._zoprune
-        model.__class__ = type(model).__bases__[0]
+    inner, _ = unwrap(model)
+    pruning, core = pruning_of(inner), inner.model
+    if pruning is None:
+        return model
+    for handle in pruning.hooks:
+        handle.remove()
+    on_core = [p for p in vars(core).get("_zoprune", []) if p is not pruning]
+    vars(core)["_zoprune"] = on_core
+    if not on_core:
+        del vars(core)["_zoprune"]
+    del vars(inner)["_zoprune"]
+    for name, method in list(vars(inner).items()):
+        if isinstance(method, Method):
+            del vars(inner)[name]
+            if method.previous is not None:
+                vars(inner)[name] = method.previous
     return model
-
-
-def _prepare_metric(projector: Projector, through_norm: bool, path: str | Path | None) -> None:
-    if path is not None and Path(path).exists():
-        projector.load_metric(path)
-    elif path is not None:
-        projector.save_metric(path, through_norm)
-    else:
-        projector.fold(through_norm)

@@ -1,22 +1,19 @@
-"""What the last call of a pruned model kept, remembered for each thread."""
+"""What a call of a pruned model kept."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cli import overlay
 from .families.base import View
+from .prompt import Shortening
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_threads = threading.local()
 
 
 @dataclass(frozen=True)
@@ -25,9 +22,11 @@ class Visual:
 
     modality: str
     images: Tensor  # [T] int64, the image that each token belongs to
+    rows: Tensor  # [T] int64, the row of the prompt that it stands in
     kept: Tensor  # [K] int64, ascending, into the T tokens
     scores: Tensor  # [T] float32, NaN for newlines
-    # what the vision tower saw of each image, from the scores of each; holds on to the pixels
+    newlines: Tensor | None  # [T] bool, tokens that belong to no part of an image
+    # what the vision tower saw of each image, from its newlines; holds on to the pixels
     views: Callable[[list[Tensor]], list[list[View]]]
 
 
@@ -36,6 +35,7 @@ class Report:
     """The last call: ``kept`` and ``scores`` have one tensor for each image, then each video."""
 
     visuals: list[Visual]
+    prompt: Shortening | None = None
 
     @property
     def kept(self) -> list[Tensor]:
@@ -50,7 +50,17 @@ class Report:
     @property
     def scores(self) -> list[Tensor]:
         """Sensitivity of every token of each image, float32 [N]; NaN for newlines."""
-        return [scores for v in self.visuals for scores in _by_image(v)]
+        return [scores for v in self.visuals for scores in _by_image(v, v.scores)]
+
+    @property
+    def newlines(self) -> list[Tensor]:
+        """Flags [N] of the tokens of each image that belong to no part of it, always kept."""
+        return [lines for v in self.visuals for lines in _newlines(v)]
+
+    @property
+    def rows(self) -> list[int]:
+        """The row of the batch that each image belongs to."""
+        return [int(rows[0]) for v in self.visuals for rows in _by_image(v, v.rows)]
 
     @property
     def tokens(self) -> list[int]:
@@ -58,9 +68,23 @@ class Report:
         return [len(scores) for scores in self.scores]
 
     @property
+    def columns(self) -> Tensor:
+        """Which columns of the prompt remain, bool [B, L], on the prompt's device."""
+        assert self.prompt is not None
+        return self.prompt.keep
+
+    def shorten(self, tensor: Tensor, padding: float = -100) -> Tensor:
+        """What the call made of labels or any [B, L] with an entry per token: [B, L'].
+
+        ``padding`` fills rows that lost more than others.
+        """
+        assert self.prompt is not None
+        return self.prompt.apply(tensor.to(self.prompt.keep.device), padding)
+
+    @property
     def views(self) -> list[list[View]]:
         """What the vision tower saw of each image (crops, frames), and where its tokens lie."""
-        return [views for v in self.visuals for views in v.views(_by_image(v))]
+        return [views for v in self.visuals for views in v.views(_newlines(v))]
 
     def picture(self, index: int = 0, processor: Any = None) -> Image:
         """The image with what was dropped faded to grey; crops and frames side by side.
@@ -74,27 +98,18 @@ class Report:
 
     def __str__(self) -> str:
         counts = zip(self.kept, self.tokens, strict=True)
-        return ", ".join(f"{len(kept)} of {tokens}" for kept, tokens in counts)
+        parts = [f"{len(kept)} of {tokens}" for kept, tokens in counts]
+        if len(set(self.rows)) > 1:
+            parts = [f"row {row}: {part}" for row, part in zip(self.rows, parts, strict=True)]
+        return ", ".join(parts)
 
 
-def _by_image(visual: Visual) -> list[Tensor]:
-    """The scores of each image."""
-    return list(visual.scores.split(visual.images.bincount().tolist()))
+def _by_image(visual: Visual, values: Tensor) -> list[Tensor]:
+    """The values of each image's tokens."""
+    return list(values.split(visual.images.bincount().tolist()))
 
 
-def report(model: nn.Module) -> Report:
-    """What the model's last call in this thread kept; RuntimeError if there was none."""
-    visuals = _store().get(model)
-    if visuals is None:
-        raise RuntimeError("zoprune: report: the model has not been called in this thread yet")
-    return Report(visuals)
-
-
-def remember(model: nn.Module, visuals: list[Visual]) -> None:
-    _store()[model] = visuals
-
-
-def _store() -> WeakKeyDictionary:
-    if not hasattr(_threads, "reports"):
-        _threads.reports = WeakKeyDictionary()
-    return _threads.reports
+def _newlines(visual: Visual) -> list[Tensor]:
+    lines = visual.newlines
+    lines = visual.images.new_zeros(len(visual.images)).bool() if lines is None else lines
+    return _by_image(visual, lines)

@@ -1,22 +1,16 @@
-"""What ``prune`` was asked for, and the override of its budget within a block."""
+"""What ``prune`` was asked for."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from .. import budgets
 from ..projector import Estimator, Projector
-from ..selection import Rule, check_keep
+from ..selection import Rule
 from .families import Family
-
-_UNSET = object()
-_override: ContextVar[Any] = ContextVar("zoprune_keep", default=_UNSET)
 
 
 @dataclass
@@ -24,35 +18,31 @@ class Pruning:
     """What ``prune`` was asked for, kept on the model."""
 
     family: Family
-    projector: Projector
     keep: int | float
     per: str
     estimator: Estimator
     rule: Rule
     positions: str
-    hooks: list[RemovableHandle]  # that ``Family.hooks`` registered
+    described: tuple[list[nn.Module], Projector]  # the projector's modules, and what they are
+    hooks: list[RemovableHandle] = field(default_factory=list)
 
     @property
     def budget(self) -> int | float:
         """``keep`` of this call: that of the innermost ``with zoprune.keep(...)``, if any."""
-        override = _override.get()
-        if override is _UNSET:
-            return self.keep
-        return 1.0 if override is None else override
+        return budgets.of_call(self.keep)
+
+    def projector(self, core: nn.Module) -> Projector:
+        """What the inner model's projector is now: its modules may have been replaced."""
+        module = self.family.part(core, self.family.projector)
+        modules = list(module.modules())
+        known, projector = self.described
+        if list(map(id, modules)) != list(map(id, known)):
+            projector = self.family.describe(module)
+            self.described = (modules, projector)
+        return projector
 
 
 def pruning_of(model: nn.Module) -> Pruning | None:
-    """The settings on a model; None where it is not pruned."""
-    return vars(model).get("_zoprune")
-
-
-@contextlib.contextmanager
-def keep(count: int | float | None) -> Iterator[None]:
-    """Within the block and this thread, pruned models keep ``count`` tokens; None: all of them."""
-    if count is not None:
-        check_keep(count)
-    token = _override.set(count)
-    try:
-        yield
-    finally:
-        _override.reset(token)
+    """The settings on an outer or an inner model; None where it is not pruned."""
+    pruning = vars(model).get("_zoprune")
+    return pruning[-1] if isinstance(pruning, list) and pruning else pruning or None

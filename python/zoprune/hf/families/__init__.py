@@ -1,7 +1,10 @@
 """The supported model architectures, one file each."""
 
+from typing import Any
+
 from torch import nn
 
+from .. import compat
 from .base import Family
 from .gemma3 import Gemma3
 from .idefics3 import Idefics3
@@ -31,13 +34,59 @@ SUPPORTED = tuple(name for family in FAMILIES for name in family.models)
 
 
 def family_of(model: nn.Module) -> Family:
-    """The adapter of a model; TypeError for an architecture without one."""
+    """The adapter of a model; TypeError for an architecture without one, or another layout."""
     names = [cls.__name__ for cls in type(model).__mro__]
     for family in FAMILIES:
         if any(name in names for name in family.models):
+            _check_layout(model, family)
             return family
     raise TypeError(
         f"zoprune: model: expected one of {', '.join(SUPPORTED)}, got {type(model).__name__}. "
         "For any other model, wrap its projector: zoprune.PrunedProjector(projector, keep) returns "
         "the pruned tokens and their indices (see docs/models.md)"
     )
+
+
+def _check_layout(model: nn.Module, family: Family) -> None:
+    """A class of another engine may have the same name."""
+    missing = [] if compat.is_pretrained(model) else ["a PreTrainedModel"]
+    for path in (family.projector, family.language_model):
+        try:
+            model.get_submodule(path)
+        except AttributeError:
+            missing.append(path)
+    if missing:
+        cls = type(model)
+        raise TypeError(
+            f"zoprune: model: expected transformers' {cls.__name__}, got {cls.__module__}."
+            f"{cls.__name__}, which lacks {' and '.join(missing)}"
+        )
+
+
+def unwrap(model: Any) -> tuple[Any, Family]:
+    """The supported model itself, and its adapter, from whatever wraps it.
+
+    peft, ``torch.compile``, DataParallel, DistributedDataParallel, trl's heads: they hold it as a
+    submodule. TypeError where there is none, or more than one.
+    """
+    if not isinstance(model, nn.Module):
+        held = getattr(model, "model", None)
+        hint = f"; its .model is a {type(held).__name__}" if isinstance(held, nn.Module) else ""
+        raise TypeError(
+            f"zoprune: model: expected a torch.nn.Module, got {type(model).__name__}{hint}"
+        )
+    found = {id(m): m for m in model.modules() if _is_named(m)}
+    if _is_named(model) or not found:
+        return model, family_of(model)
+    if len(found) > 1:
+        names = ", ".join(type(m).__name__ for m in found.values())
+        raise TypeError(
+            f"zoprune: model: expected one supported model, got {type(model).__name__} with "
+            f"{len(found)}: {names}; call it with each of them"
+        )
+    (inner,) = found.values()
+    return inner, family_of(inner)
+
+
+def _is_named(module: nn.Module) -> bool:
+    return any(cls.__name__ in SUPPORTED for cls in type(module).__mro__)

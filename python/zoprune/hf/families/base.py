@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ...projector import Projector, find_projector
+from .. import compat
 
-_captured: ContextVar[list[Tensor] | None] = ContextVar("zoprune_captured", default=None)
+if TYPE_CHECKING:
+    from ..shortening import Prompt
+
+# the projector whose inputs this thread or task collects, and these
+_captured: ContextVar[tuple[Any, list[Tensor]] | None] = ContextVar(
+    "zoprune_captured", default=None
+)
 
 
 @dataclass
@@ -26,13 +32,20 @@ class VisualTokens:
 
     features: Sequence[Tensor] | Tensor  # one [n, D] for each image, in their order
     x: Tensor  # [R, d], the projector's inputs
-    arrange: Callable[[Tensor], Tensor] | None = None  # [R, C] -> [T, C], NaN for newlines
+    # [R, C] and what newlines get -> [T, C]
+    arrange: Callable[[Tensor, float], Tensor] | None = None
     groups: Any = None  # Tensor [R] float on the CPU, the crop or frame within the image
     output: Any = None  # what the model's encoder returned, where the model accepts that as input
+    newlines: Tensor | None = None  # [T] bool, tokens of no projector row; None: there are none
+
+    def __post_init__(self) -> None:
+        if self.arrange is not None and self.newlines is None:
+            zeros = self.x.new_zeros(len(self.x), 1, dtype=torch.float32)
+            self.newlines = self.arrange(zeros, 1.0)[:, 0] == 1
 
     def arranged(self, rows: Tensor) -> Tensor:
-        """A value for each projector row [R] -> one for each token [T], NaN for newlines."""
-        return rows if self.arrange is None else self.arrange(rows[:, None])[:, 0]
+        """A value for each projector row [R] -> one for each token [T], 0 for newlines."""
+        return rows if self.arrange is None else self.arrange(rows[:, None], 0.0)[:, 0]
 
     @property
     def images(self) -> Tensor:
@@ -60,6 +73,7 @@ class Family:
     """One model architecture. Subclasses name its parts and override what differs."""
 
     models: tuple[str, ...] = ()  # class names in transformers
+    # Methods get ``core``, the inner model ``model.model``; paths are from the outer one.
     # the keyword arguments of forward that carry each modality; the first one holds the pixels
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {"image": ("pixel_values", "image_sizes")}
     passed_on: tuple[str, ...] = ()  # what the encoder takes without naming it in its signature
@@ -72,44 +86,55 @@ class Family:
         """The layers of the projector module."""
         return find_projector(module)
 
-    def hooks(self, model: Any) -> list[RemovableHandle]:
-        """Register on a model's modules what pruning needs there."""
-        return [model.get_submodule(self.projector).register_forward_hook(record)]
+    def part(self, core: Any, path: str) -> Any:
+        """A module of the inner model by its path from the outer one."""
+        return core.get_submodule(path.removeprefix("model."))
 
-    def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
+    def hooks(self, core: Any) -> list[RemovableHandle]:
+        """Register on the inner model's modules what pruning needs there."""
+        projector = self.part(core, self.projector)
+        known = record in projector._forward_hooks.values()
+        return [] if known else [projector.register_forward_hook(record)]
+
+    def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
         """Run the vision tower and the projector, as the model does."""
-        output, x = self.project(model, inputs, modality)
+        output, x = self.project(core, inputs, modality)
         return VisualTokens(getattr(output, "pooler_output", output), x, output=output)
 
-    def project(self, model: Any, inputs: dict[str, Any], modality: str) -> tuple[Any, Tensor]:
+    def project(self, core: Any, inputs: dict[str, Any], modality: str) -> tuple[Any, Tensor]:
         """What the model's encoder returns, and its projector's inputs [R, d]."""
-        get = getattr(model.model, f"get_{modality}_features")
+        get = getattr(core, f"get_{modality}_features")
         names = inspect.signature(get).parameters
         given = {n: inputs[n] for n in (*names, *self.passed_on) if inputs.get(n) is not None}
-        with capture() as rows:
+        if compat.VERSION >= (5,):
+            given["return_dict"] = True  # whatever the config says
+        for pruning in vars(core).get("_zoprune", [])[-1:]:
+            pruning.hooks += Family.hooks(self, core)  # the projector may have been replaced
+        with capture(self.part(core, self.projector)) as rows:
             output = get(**given)
         return output, torch.cat([r.flatten(0, -2) for r in rows])
 
-    def positions(self, model: Any, inputs: dict[str, Any]) -> Tensor | None:
+    def positions(self, core: Any, inputs: dict[str, Any], generating: bool) -> Tensor | None:
         """Multimodal positions [3, B, L] of the full prompt; None for ordinary ones."""
         return None
 
+    def settle(self, core: Any, positions: Tensor, mask: Any) -> None:
+        """Leave on the model what it keeps for later tokens, from positions [.., B, L']."""
+
     def feed(
         self,
-        model: Any,
-        input_ids: Tensor,
+        core: Any,
+        prompt: Prompt,
         tokens: dict[str, VisualTokens],
         kept: dict[str, Tensor],
     ) -> dict[str, Any]:
         """The model inputs that carry the kept features into the shortened prompt [B, L']."""
-        if accepts_encoder_outputs(model.__class__):
+        if compat.FEEDS_FEATURES:
             outputs = {m: self.shortened_output(t, kept[m]) for m, t in tokens.items()}
-            return {"mm_encoder_outputs": outputs}
-        slots = {m: input_ids == self.token_id(model, m) for m in tokens}
-        text = input_ids
-        for slot in slots.values():
-            text = text.masked_fill(slot, 0)  # a placeholder may lie outside the vocabulary
-        embeds = model.get_input_embeddings()(text)  # [B, L', D]
+            return {compat.FEATURES: outputs}
+        slots = {m: prompt.ids == self.token_id(core, m) for m in tokens}
+        is_text = ~torch.stack(list(slots.values())).any(0)
+        embeds = prompt.embedded(core, is_text)  # [B, L', D]
         for modality, slot in slots.items():
             features = torch.cat(tokens[modality].only(kept[modality])).to(embeds)
             embeds = embeds.masked_scatter(slot[..., None], features)
@@ -117,23 +142,25 @@ class Family:
 
     def shortened_output(self, tokens: VisualTokens, kept: Tensor) -> Any:
         """The encoder's output with only the kept features."""
-        features = tokens.only(kept)
-        stacked = isinstance(tokens.features, Tensor)  # [images, k, D]
-        return type(tokens.output)(pooler_output=torch.stack(features) if stacked else features)
+        features: Any = tokens.only(kept)
+        if isinstance(tokens.features, Tensor):  # [images, k, D], one run of tokens if they differ
+            alike = len({len(f) for f in features}) == 1
+            features = torch.stack(features) if alike else torch.cat(features)[None]
+        return type(tokens.output)(pooler_output=features)
 
     def views(
-        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+        self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
     ) -> list[list[View]]:
-        """The views of each image, whose tokens have these scores: here one, square."""
+        """The views of each image, of whose tokens these are newlines: here one, square."""
         views = []
-        for pixels, tokens in zip(inputs[self.inputs[modality][0]], scores, strict=True):
+        for pixels, tokens in zip(inputs[self.inputs[modality][0]], newlines, strict=True):
             side = math.isqrt(len(tokens))
             views.append([View(pixels, torch.arange(len(tokens)).view(side, side))])
         return views
 
-    def token_id(self, model: Any, modality: str) -> int:
+    def token_id(self, core: Any, modality: str) -> int:
         """The token that stands for one visual token in ``input_ids``."""
-        return getattr(model.config, f"{modality}_token_id")
+        return getattr(core.config, f"{modality}_token_id")
 
 
 def sized_views(inputs: dict[str, Any], side: int) -> list[list[View]]:
@@ -146,17 +173,11 @@ def sized_views(inputs: dict[str, Any], side: int) -> list[list[View]]:
     return views
 
 
-@functools.cache
-def accepts_encoder_outputs(cls: Any) -> bool:
-    """Whether the model takes visual features that were computed before (transformers 5)."""
-    return "mm_encoder_outputs" in inspect.signature(cls.forward).parameters
-
-
 @contextlib.contextmanager
-def capture() -> Iterator[list[Tensor]]:
-    """Collect the inputs of the projector calls made in this thread."""
+def capture(projector: Any) -> Iterator[list[Tensor]]:
+    """Collect the inputs of a projector's calls made in this thread or task."""
     calls: list[Tensor] = []
-    token = _captured.set(calls)
+    token = _captured.set((projector, calls))
     try:
         yield calls
     finally:
@@ -164,7 +185,7 @@ def capture() -> Iterator[list[Tensor]]:
 
 
 def record(module: nn.Module, arguments: tuple, output: Any) -> None:
-    """The forward hook that ``prune`` puts on a projector."""
-    calls = _captured.get()
-    if calls is not None:
-        calls.append(arguments[0].detach())
+    """The forward hook on a projector."""
+    target = _captured.get()
+    if target is not None and target[0] is module:
+        target[1].append(arguments[0].detach())

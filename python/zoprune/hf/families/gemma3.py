@@ -19,9 +19,9 @@ class Gemma3(Family):
         linear.weight = nn.Parameter(weight.detach().T, requires_grad=False)  # a view
         return Projector(linear, "identity", None, norm=module.mm_soft_emb_norm)
 
-    def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
-        tokens = super().encode(model, inputs, modality)
-        tokens.x = self.pooled(model.get_submodule(self.projector), tokens.x)
+    def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
+        tokens = super().encode(core, inputs, modality)
+        tokens.x = self.pooled(self.part(core, self.projector), tokens.x)
         return tokens
 
     def pooled(self, module: Any, x: Tensor) -> Tensor:

@@ -17,10 +17,10 @@ class Idefics3(Family):
     language_model = "model.text_model"
     groups = "crop"  # the last one is the view of the whole image
 
-    def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
-        output, x = self.project(model, inputs, modality)
+    def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
+        output, x = self.project(core, inputs, modality)
         features = torch.cat([f.flatten(0, -2) for f in getattr(output, "pooler_output", output)])
-        images = image_runs(inputs["input_ids"], self.token_id(model, modality))
+        images = image_runs(inputs["input_ids"], self.token_id(core, modality))
         sizes = [sum(runs) for runs in images]
         if sum(sizes) != len(features):  # not the prompt of these images, an error of ``shorten``
             return VisualTokens([features], x)
@@ -28,14 +28,14 @@ class Idefics3(Family):
         return VisualTokens(features.split(sizes), x, None, torch.cat(groups).float(), output)
 
     def views(
-        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+        self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
     ) -> list[list[View]]:
         pixels = inputs["pixel_values"].flatten(0, 1)
         pixels = pixels[pixels.flatten(1).any(1)]  # without the padding of short rows
-        size = sum(map(len, scores)) // len(pixels)  # tokens of a view
+        size = sum(map(len, newlines)) // len(pixels)  # tokens of a view
         side = math.isqrt(size)
         remaining = iter(pixels)
-        grids = [torch.arange(len(tokens)).view(-1, side, side) for tokens in scores]
+        grids = [torch.arange(len(tokens)).view(-1, side, side) for tokens in newlines]
         return [[View(next(remaining), tokens) for tokens in grid] for grid in grids]
 
 

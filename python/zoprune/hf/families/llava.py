@@ -13,8 +13,8 @@ class Llava(Family):
     passed_on = ("image_sizes",)
 
     def views(
-        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+        self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
     ) -> list[list[View]]:
         if inputs.get("image_sizes") is None:
-            return super().views(config, inputs, modality, scores)
+            return super().views(config, inputs, modality, newlines)
         return sized_views(inputs, config.vision_config.patch_size)

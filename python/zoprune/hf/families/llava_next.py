@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import compat
 from .base import Family, View, VisualTokens
 
 
@@ -13,16 +14,16 @@ class LlavaNext(Family):
     models = ("LlavaNextForConditionalGeneration",)
     groups = "crop"  # 0 is the base view; newlines belong to no crop and always stay
 
-    def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
-        output, x = self.project(model, inputs, modality)
-        crops = self.crops(model.config, inputs)
+    def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
+        output, x = self.project(core, inputs, modality)
+        crops = self.crops(core.config, inputs)
         patches = x.shape[0] // sum(crops)
 
-        def arrange(rows: Tensor) -> Tensor:
+        def arrange(rows: Tensor, fill: float) -> Tensor:
             """Stitch rows [R, C] as the model stitches features."""
             images = rows.unflatten(0, (-1, patches)).split(crops)
-            newline = rows.new_full(rows.shape[1:], torch.nan)
-            return torch.cat(list(self.pack(model, images, inputs, newline)))
+            newline = rows.new_full(rows.shape[1:], fill)
+            return torch.cat(list(self.pack(core, images, inputs, newline)))
 
         groups = torch.cat([torch.arange(n) for n in crops]).repeat_interleave(patches).float()
         features = getattr(output, "pooler_output", output)
@@ -30,25 +31,22 @@ class LlavaNext(Family):
 
     def crops(self, config: Any, inputs: dict[str, Any]) -> list[int]:
         """How many views of each image go through the vision tower."""
-        from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
-
         size = config.vision_config.image_size
         return [
-            image_size_to_num_patches(s, config.image_grid_pinpoints, size)
-            for s in inputs["image_sizes"]
+            compat.patches_of(s, config.image_grid_pinpoints, size) for s in inputs["image_sizes"]
         ]
 
     def pack(
-        self, model: Any, images: Sequence[Tensor], inputs: dict[str, Any], newline: Tensor
+        self, core: Any, images: Sequence[Tensor], inputs: dict[str, Any], newline: Tensor
     ) -> Sequence[Tensor]:
         strategy = inputs.get("vision_feature_select_strategy")
-        strategy = strategy or model.config.vision_feature_select_strategy
-        return model.model.pack_image_features(
+        strategy = strategy or core.config.vision_feature_select_strategy
+        return core.pack_image_features(
             images, inputs["image_sizes"], strategy, image_newline=newline
         )[0]
 
     def views(
-        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+        self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
     ) -> list[list[View]]:
         """The base view and, where there are crops, what they show together."""
         pixels, counts = inputs["pixel_values"], self.crops(config, inputs)
@@ -58,7 +56,7 @@ class LlavaNext(Family):
         side = config.vision_config.image_size // patch  # tokens
         result = []
         for crops, count, size, tokens in zip(
-            pixels, counts, inputs["image_sizes"], scores, strict=True
+            pixels, counts, inputs["image_sizes"], newlines, strict=True
         ):
             crops = crops[:count, :, : side * patch, : side * patch]
             views = [View(crops[0], torch.arange(side**2).view(side, side))]
@@ -68,23 +66,18 @@ class LlavaNext(Family):
         return result
 
 
-def _stitched(config: Any, crops: Tensor, size: Tensor, scores: Tensor) -> View:
+def _stitched(config: Any, crops: Tensor, size: Tensor, newlines: Tensor) -> View:
     """The crops [n, 3, S, S] side by side without padding; each row of tokens ends in a newline."""
-    from transformers.models.llava_next.modeling_llava_next import (
-        get_anyres_image_grid_shape,
-        unpad_image,
-    )
-
     vision = config.vision_config
     patch, side = vision.patch_size, vision.image_size // vision.patch_size
-    down, across = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, vision.image_size)
+    down, across = compat.crop_grid(size, config.image_grid_pinpoints, vision.image_size)
     mosaic = crops.unflatten(0, (down, across)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
     every = torch.arange(down * across * side**2).view(1, down * side, across * side)
-    shown = unpad_image(every, size)[0]  # [h, w] patches
+    shown = compat.without_padding(every, size)[0]  # [h, w] patches
     (top, left), (height, width) = divmod(int(shown[0, 0]), across * side), shown.shape
     seen = mosaic[:, top * patch : (top + height) * patch, left * patch : (left + width) * patch]
-    rows = int(scores[side**2 :].isnan().sum())
-    tokens = torch.arange(side**2, len(scores)).view(rows, -1)[:, :-1]
+    rows = int(newlines[side**2 :].sum())
+    tokens = torch.arange(side**2, len(newlines)).view(rows, -1)[:, :-1]
     vertical, horizontal = rows / height, tokens.shape[1] / width  # tokens per patch
     seams = (
         [(crop * side - top) * vertical for crop in range(1, down)],

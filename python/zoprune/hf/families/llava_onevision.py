@@ -19,27 +19,27 @@ class LlavaOnevision(LlavaNext):
         "video": ("pixel_values_videos", "image_sizes_videos"),
     }
 
-    def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
+    def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
         if modality == "image":
-            return super().encode(model, inputs, modality)
+            return super().encode(core, inputs, modality)
         pixels = inputs["pixel_values_videos"]
         videos, frames = pixels.shape[:2]
         # what transformers 4 calls the videos' pixels, and does not default
         names = ("vision_feature_layer", "vision_feature_select_strategy")
-        defaults = {name: getattr(model.config, name) for name in names}
-        output, x = self.project(model, defaults | inputs | {"pixel_values": pixels}, modality)
+        defaults = {name: getattr(core.config, name) for name in names}
+        output, x = self.project(core, defaults | inputs | {"pixel_values": pixels}, modality)
         patches = x.shape[0] // (videos * frames)
 
-        def arrange(rows: Tensor) -> Tensor:
-            pooled = model.model.apply_pooling(rows.unflatten(0, (-1, patches)))
+        def arrange(rows: Tensor, fill: float) -> Tensor:
+            pooled = core.apply_pooling(rows.unflatten(0, (-1, patches)))
             pooled = pooled.reshape(videos, -1, rows.shape[1])  # [videos, n, C]
-            newline = rows.new_full((videos, 1, rows.shape[1]), torch.nan)
+            newline = rows.new_full((videos, 1, rows.shape[1]), fill)
             return torch.cat([pooled, newline], dim=1).flatten(0, 1)
 
         groups = torch.arange(frames).repeat_interleave(patches).repeat(videos).float()
         features = getattr(output, "pooler_output", None)
         if features is None:  # transformers 4 appends the newline later
-            newline = model.model.image_newline.expand(videos, 1, -1)
+            newline = core.image_newline.expand(videos, 1, -1)
             features = torch.cat([output, newline.to(output)], dim=1)
         return VisualTokens(features, x, arrange, groups, output)
 
@@ -52,18 +52,18 @@ class LlavaOnevision(LlavaNext):
         return [n if single else 1 for n, single in zip(crops, alone, strict=True)]
 
     def pack(
-        self, model: Any, images: Sequence[Tensor], inputs: dict[str, Any], newline: Tensor
+        self, core: Any, images: Sequence[Tensor], inputs: dict[str, Any], newline: Tensor
     ) -> Sequence[Tensor]:
-        ratio = inputs.get("vision_aspect_ratio") or model.config.vision_aspect_ratio
-        return model.model.pack_image_features(images, inputs["image_sizes"], newline, ratio)[0]
+        ratio = inputs.get("vision_aspect_ratio") or core.config.vision_aspect_ratio
+        return core.pack_image_features(images, inputs["image_sizes"], newline, ratio)[0]
 
     def views(
-        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+        self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
     ) -> list[list[View]]:
         if modality == "image":
-            return super().views(config, inputs, modality, scores)
+            return super().views(config, inputs, modality, newlines)
         result = []
-        for frames, tokens in zip(inputs["pixel_values_videos"], scores, strict=True):
+        for frames, tokens in zip(inputs["pixel_values_videos"], newlines, strict=True):
             side = math.isqrt(len(tokens) // len(frames))
             grids = torch.arange(len(tokens) - 1).view(len(frames), side, side)
             result.append([View(*view) for view in zip(frames, grids, strict=True)])

@@ -17,10 +17,10 @@ class Mistral3(Family):
     def describe(self, module: nn.Module) -> Projector:
         return replace(super().describe(module), unfolded=True)
 
-    def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
-        tokens = super().encode(model, inputs, modality)
-        patch = model.config.vision_config.patch_size
-        merge = model.config.spatial_merge_size
+    def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
+        tokens = super().encode(core, inputs, modality)
+        patch = core.config.vision_config.patch_size
+        merge = core.config.spatial_merge_size
         grids = [(int(h) // patch, int(w) // patch) for h, w in inputs["image_sizes"]]
         images = tokens.x.split([h * w for h, w in grids])  # patches [h w, c]
         blocks = [_merge_blocks(x, *grid, merge) for x, grid in zip(images, grids, strict=True)]
@@ -28,12 +28,17 @@ class Mistral3(Family):
         return tokens
 
     def views(
-        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+        self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
     ) -> list[list[View]]:
         return sized_views(inputs, config.vision_config.patch_size * config.spatial_merge_size)
 
 
 def _merge_blocks(x: Tensor, height: int, width: int, merge: int) -> Tensor:
-    """Patches [h w, c] -> the patches of each merged token, side by side [h w / m^2, m^2 c]."""
-    x = x.view(height // merge, merge, width // merge, merge, -1)
-    return x.permute(0, 2, 1, 3, 4).reshape(height * width // merge**2, -1)
+    """Patches [h w, c] -> the patches of each merged token, side by side [h w / m^2, m^2 c].
+
+    Rows and columns that fill no block are left out, as the model does.
+    """
+    down, across = height // merge, width // merge
+    x = x.view(height, width, -1)[: down * merge, : across * merge]
+    x = x.unflatten(1, (across, merge)).unflatten(0, (down, merge))
+    return x.permute(0, 2, 1, 3, 4).reshape(down * across, -1)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import compat
 from .base import Family, View, VisualTokens
 
 
@@ -20,9 +21,9 @@ class Qwen2VL(Family):
         "video": ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts"),
     }
 
-    def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
-        tokens = super().encode(model, inputs, modality)
-        area = model.model.visual.spatial_merge_size**2
+    def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
+        tokens = super().encode(core, inputs, modality)
+        area = core.visual.spatial_merge_size**2
         frames = [
             torch.arange(frames).repeat_interleave(height * width // area)
             for frames, height, width in inputs[f"{modality}_grid_thw"].tolist()
@@ -30,15 +31,34 @@ class Qwen2VL(Family):
         tokens.groups = torch.cat(frames).float()
         return tokens
 
-    def positions(self, model: Any, inputs: dict[str, Any]) -> Tensor | None:
-        index = model.model.get_rope_index
-        names = inspect.signature(index).parameters
-        if "mm_token_type_ids" in names and inputs.get("mm_token_type_ids") is None:
-            return None  # transformers falls back to ordinary positions
-        return index(**{name: inputs[name] for name in names if inputs.get(name) is not None})[0]
+    def positions(self, core: Any, inputs: dict[str, Any], generating: bool) -> Tensor | None:
+        index = getattr(core, "compute_3d_position_ids", None)
+        names = inspect.signature(core.get_rope_index).parameters
+        typed = "mm_token_type_ids" not in names or inputs.get("mm_token_type_ids") is not None
+        if generating and not typed:
+            return None  # ``generate`` falls back to ordinary positions
+        if index is None or generating:
+            given = {name: inputs[name] for name in names if inputs.get(name) is not None}
+            return core.get_rope_index(**given)[0]
+        ids = inputs["input_ids"]
+        given = dict.fromkeys(inspect.signature(index).parameters)
+        given |= {name: inputs[name] for name in given if name in inputs}
+        held = next(compat.caches(inputs.values()), None)
+        given |= {name: held for name in ("cache", "past_key_values") if name in given}
+        given["inputs_embeds"] = ids.new_empty(*ids.shape, 0)
+        positions = index(**given)
+        return None if positions is None else positions[..., -ids.shape[1] :]
+
+    def settle(self, core: Any, positions: Tensor, mask: Any) -> None:
+        """The next token's position, less the number of tokens so far."""
+        if positions.dim() == 3:
+            count = positions.new_full(positions.shape[1:2], positions.shape[2])
+            if isinstance(mask, Tensor) and mask.dim() == 2 and not compat.COUNTS_POSITIONS:
+                count = mask.long().sum(1)
+            core.rope_deltas = (positions.amax((0, 2)) + 1 - count)[:, None]
 
     def views(
-        self, config: Any, inputs: dict[str, Any], modality: str, scores: Sequence[Tensor]
+        self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
     ) -> list[list[View]]:
         """One for each frame, or pair of frames, of which it shows the first."""
         vision = config.vision_config
@@ -63,21 +83,12 @@ class Qwen2VL(Family):
 class Qwen25VL(Qwen2VL):
     models = ("Qwen2_5_VLForConditionalGeneration",)
 
-    def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
+    def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
         """The projector sees the tokens window after window."""
-        tokens = super().encode(model, inputs, modality)
-        order = self.windows(model.model.visual, inputs[f"{modality}_grid_thw"]).argsort()
+        tokens = super().encode(core, inputs, modality)
+        order = compat.window_index(core.visual, inputs[f"{modality}_grid_thw"]).argsort()
         by_frame = tokens.groups
-        tokens.arrange = lambda rows: rows[order.to(rows.device)]
+        tokens.arrange = lambda rows, newline: rows[order.to(rows.device)]
         tokens.groups = torch.empty_like(by_frame)
         tokens.groups[order.cpu()] = by_frame
         return tokens
-
-    def windows(self, visual: Any, grid: Tensor) -> Tensor:
-        """Which token [T] each row of the projector is."""
-        if hasattr(visual, "get_window_index"):  # transformers 4
-            return visual.get_window_index(grid)[0]
-        from transformers.vision_utils import get_vision_window_index
-
-        sizes = (visual.spatial_merge_size, visual.window_size, visual.patch_size)
-        return get_vision_window_index(grid, *sizes)[0]

@@ -1,52 +1,58 @@
 """Qwen3-VL: as Qwen2-VL, and features of earlier vision layers for the first language layers.
 
-transformers 4 takes no features that were computed before, only embeddings. There the earlier
-layers' features travel behind the embedding's own channels, [B, L, (1 + layers) D], through all of
-``generate`` up to the language model, where a hook takes them apart.
+Before 5.18, transformers takes no features that were computed before, only embeddings. There the
+earlier layers' features travel behind the embedding's own channels, [B, L, (1 + layers) D], through
+all of ``generate`` up to the language model, where a hook takes them apart.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from .base import VisualTokens, accepts_encoder_outputs
+from .. import compat
+from .base import VisualTokens
 from .qwen2_vl import Qwen2VL
+
+if TYPE_CHECKING:
+    from ..shortening import Prompt
 
 
 class Qwen3VL(Qwen2VL):
     models = ("Qwen3VLForConditionalGeneration",)
 
-    def hooks(self, model: Any) -> list[RemovableHandle]:
-        hooks = super().hooks(model)
-        if not accepts_encoder_outputs(model.__class__):
-            language_model = model.model.language_model
+    def hooks(self, core: Any) -> list[RemovableHandle]:
+        hooks = super().hooks(core)
+        if not compat.FEEDS_FEATURES:
+            language_model = core.language_model
             hooks.append(language_model.register_forward_pre_hook(unpack, with_kwargs=True))
         return hooks
 
-    def encode(self, model: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
-        tokens = super().encode(model, inputs, modality)
-        if not accepts_encoder_outputs(model.__class__):
+    def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
+        tokens = super().encode(core, inputs, modality)
+        if isinstance(tokens.output, tuple) and not hasattr(tokens.output, "pooler_output"):
             tokens.features, _ = tokens.output  # transformers 4: (features, those of deepstack)
         return tokens
 
     def feed(
         self,
-        model: Any,
-        input_ids: Tensor,
+        core: Any,
+        prompt: Prompt,
         tokens: dict[str, VisualTokens],
         kept: dict[str, Tensor],
     ) -> dict[str, Any]:
-        inputs = super().feed(model, input_ids, tokens, kept)
+        inputs = super().feed(core, prompt, tokens, kept)
         if "inputs_embeds" not in inputs:
             return inputs
         embeds = inputs["inputs_embeds"]  # [B, L', D]
-        for layer in range(len(model.model.visual.deepstack_merger_list)):
+        for layer in range(len(core.visual.deepstack_merger_list)):
             deep = torch.zeros_like(inputs["inputs_embeds"])
             for modality, visual in tokens.items():
-                slot = input_ids == self.token_id(model, modality)
-                deep[slot] = visual.output[1][layer][kept[modality]].to(deep)
+                slot = prompt.ids == self.token_id(core, modality)
+                deep[slot] = _deepstack(visual.output)[layer][kept[modality]].to(deep)
             embeds = torch.cat([embeds, deep], dim=-1)
         return {"inputs_embeds": embeds}
 
@@ -57,6 +63,13 @@ class Qwen3VL(Qwen2VL):
             pooler_output=tokens.only(kept),
             deepstack_features=[layer.split(counts) for layer in layers],
         )
+
+
+def _deepstack(output: Any) -> list[Tensor]:
+    """The features of earlier vision layers, [T, D] each, of all images together."""
+    layers = getattr(output, "deepstack_features", None)
+    layers = output[1] if layers is None else layers
+    return [layer if isinstance(layer, Tensor) else torch.cat(list(layer)) for layer in layers]
 
 
 def unpack(language_model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict]:

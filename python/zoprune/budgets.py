@@ -1,0 +1,63 @@
+"""Budgets: how many visual tokens stay, and the override of that within a block."""
+
+from __future__ import annotations
+
+import contextlib
+import numbers
+import operator
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor
+
+_UNSET = object()
+_override: ContextVar[Any] = ContextVar("zoprune_keep", default=_UNSET)
+
+
+@contextlib.contextmanager
+def keep(count: int | float | None) -> Iterator[None]:
+    """Within the block and this thread, pruned models keep ``count`` tokens; None: all of them."""
+    token = _override.set(1.0 if count is None else as_keep(count))
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def of_call(own: int | float) -> int | float:
+    """The budget of this call: that of the innermost ``with zoprune.keep(...)``, if any."""
+    override = _override.get()
+    return own if override is _UNSET else override
+
+
+def as_keep(keep: Any) -> int | float:
+    """A budget as a plain int (a count) or float (a ratio); numpy's and torch's scalars too."""
+    if is_count(keep, 1):
+        return operator.index(keep)
+    scalar = isinstance(keep, numbers.Real) or _is_float_tensor(keep)
+    if scalar and not isinstance(keep, numbers.Integral) and 0 < float(keep) <= 1:
+        return float(keep)
+    raise ValueError(
+        "zoprune: keep: expected a count >= 1 or a ratio in (0, 1] as a float (1 is one token, "
+        f"1.0 all of them), got {keep!r}"
+    )
+
+
+def tokens_of(keep: int | float, tokens: int) -> int:
+    """How many of a unit's tokens stay: a count, or a ratio of them; at least one."""
+    count = keep if isinstance(keep, int) else round(keep * tokens)
+    return min(max(count, 1), tokens)
+
+
+def is_count(value: Any, least: int) -> bool:
+    """Whether a value is a whole number, no truth value, of any library."""
+    boolean = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+    try:
+        return not boolean and getattr(value, "ndim", 0) == 0 and operator.index(value) >= least
+    except TypeError:
+        return False
+
+
+def _is_float_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()

@@ -1,0 +1,179 @@
+"""``generate`` of a pruned model: it shortens the prompt once and calls the original.
+
+All that follows, from beam search to static caches, sees an ordinary shorter prompt.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..calls import attach
+from . import compat
+from .conversation import Turn, note, resume, take
+from .hooks import Method, generating
+from .settings import pruning_of
+from .shortening import shorten
+
+
+def methods(model: nn.Module) -> dict[str, Method]:
+    """What ``prune`` puts on a model: ``generate``, and what older versions need beside it."""
+    functions: dict[str, Callable] = {"generate": generate}
+    if not compat.FEEDS_FEATURES:
+        functions["prepare_inputs_for_generation"] = prepare_inputs_for_generation
+        functions["_expand_inputs_for_generation"] = expand_for_beams
+        functions["_get_candidate_generator"] = draft_from_text
+    return {name: Method(model, function, name) for name, function in functions.items()}
+
+
+def generate(model: Any, original: Callable, *args: Any, **kwargs: Any) -> Any:
+    """``generate`` on the shortened prompt; the output has the full one."""
+    pruning = pruning_of(model)
+    names = generate_names(model.__class__)
+    arguments = {**dict(zip(names, args, strict=False)), **kwargs}
+    if pruning is None or len(arguments) < len(args) + len(kwargs):
+        return original(*args, **kwargs)
+    if compat.RENAMED_CACHE and "past_key_values" in arguments:
+        arguments.setdefault("cache", arguments.pop("past_key_values"))
+    cache, turn = take(arguments)
+    has_images = any(arguments.get(n[0]) is not None for n in pruning.family.inputs.values())
+    if turn is None and not has_images:
+        return original(*args, **kwargs)
+    report = None
+    token = generating.set(True)
+    try:
+        prompt = arguments.pop("inputs", None)
+        prompt = arguments.pop("input_ids", None) if prompt is None else prompt
+        with torch.no_grad():
+            if prompt is not None:
+                arguments["input_ids"] = prompt
+            if turn is None:
+                compat.unshard(model, model.model)
+                arguments, short, report = shorten(model.model, pruning, arguments, True)
+            else:
+                arguments, short = resume(model, cache, turn, arguments, has_images)
+        _shift_lengths(model, arguments, short.keep.shape[1] - short.columns.shape[1])
+        done = Turn.of(short, arguments)
+        if compat.COUNTS_POSITIONS and arguments.get("position_ids") is not None:
+            arguments["position_ids"] = batch_first(arguments["position_ids"])
+        output = original(**arguments)
+        note(list(arguments.values()), done)
+        if not isinstance(output, Tensor):
+            note(output, done)
+        turn = None
+    finally:
+        generating.reset(token)
+        if turn is not None:  # it failed: the cache is as before
+            note([cache], turn)
+    if prompt is not None:
+        output = _with_full_prompt(output, prompt, short.columns.shape[1])
+    attach(output, report)
+    return output
+
+
+@functools.cache
+def generate_names(cls: Any) -> list[str]:
+    """The positional arguments of ``generate``."""
+    return list(inspect.signature(cls.generate).parameters)[1:]
+
+
+def _shift_lengths(model: Any, arguments: dict[str, Any], removed: int) -> None:
+    """Lengths that count the prompt are given for the full one."""
+    config = arguments.get("generation_config") or model.generation_config
+    unset = type(config)()
+    for name in ("max_length", "min_length"):
+        new = name.split("_")[0] + "_new_tokens"
+        value = arguments.get(name)
+        replaced = arguments.get(new) is not None or getattr(config, new) is not None
+        if value is None and not replaced and getattr(config, name) != getattr(unset, name):
+            value = getattr(config, name)
+        if value is not None:
+            arguments[name] = max(value - removed, 0)
+
+
+def _with_full_prompt(output: Any, prompt: Tensor, length: int) -> Any:
+    """Replace the shortened prompt in the generated sequences by the full one."""
+    short = output if isinstance(output, Tensor) else output.sequences
+    repeats = short.shape[0] // prompt.shape[0]
+    full = torch.cat([prompt.repeat_interleave(repeats, 0).to(short), short[:, length:]], dim=1)
+    if isinstance(output, Tensor):
+        return full
+    output.sequences = full
+    return output
+
+
+# -- versions whose models take features as embeddings only ----------------------------------------
+
+
+def prepare_inputs_for_generation(
+    model: Any, original: Callable, input_ids: Tensor, *args: Any, **kwargs: Any
+) -> dict[str, Any]:
+    """Extend given positions and embeddings: the original uses them as they are, whatever was
+    generated or drafted since.
+    """
+    embeds, positions = kwargs.get("inputs_embeds"), kwargs.get("position_ids")
+    if not generating.get() or pruning_of(model) is None:
+        return original(input_ids, *args, **kwargs)
+    steps = kwargs.get("cache_position")  # transformers 4
+    first = kwargs.get("is_first_iteration", False) if steps is None else bool(steps[0] == 0)
+    if embeds is not None and first and input_ids.shape[1] > embeds.shape[1]:
+        drafted = model.get_input_embeddings()(input_ids[:, embeds.shape[1] :])
+        drafted = torch.nn.functional.pad(drafted, (0, embeds.shape[-1] - drafted.shape[-1]))
+        kwargs["inputs_embeds"] = torch.cat([embeds, drafted], dim=1)
+        if kwargs.get("next_sequence_length") is not None:
+            kwargs["next_sequence_length"] += drafted.shape[1]
+    if positions is None or steps is None:
+        return original(input_ids, *args, **kwargs)
+    more = torch.arange(1, input_ids.shape[1] - positions.shape[-1] + 1).to(positions)
+    positions = torch.cat([positions, positions[..., -1:] + more], dim=-1)
+    kwargs["position_ids"] = positions if positions.dim() == 2 else positions[:, 0]
+    inputs = original(input_ids, *args, **kwargs)
+    embeds = inputs.get("inputs_embeds")
+    current = inputs["input_ids"] if embeds is None else embeds
+    # contiguous: strides that grow with the answer would compile a decoding step twice
+    inputs["position_ids"] = batch_first(positions[..., -current.shape[1] :]).contiguous()
+    return inputs
+
+
+def draft_from_text(model: Any, original: Callable, **arguments: Any) -> Any:
+    """An assistant gets the prompt without this model's embeddings, whose width may not be its own.
+
+    What it drafts is checked by this model, so the answer stays the same.
+    """
+    given = arguments["model_kwargs"]
+    embeds = given.get("inputs_embeds")
+    if embeds is not None and arguments["input_ids"].shape[1] == embeds.shape[1]:
+        dropped = ("inputs_embeds", "position_ids")
+        arguments["model_kwargs"] = {k: v for k, v in given.items() if k not in dropped}
+    return original(**arguments)
+
+
+def expand_for_beams(
+    model: Any,
+    original: Callable,
+    expand_size: int = 1,
+    is_encoder_decoder: bool = False,
+    input_ids: Tensor | None = None,
+    **arguments: Any,
+) -> tuple[Tensor | None, dict[str, Any]]:
+    """Every tensor has a batch here; the original of some models looks for images."""
+    if not generating.get() or expand_size == 1:
+        return original(expand_size, is_encoder_decoder, input_ids, **arguments)
+    for name, value in arguments.items():
+        if isinstance(value, Tensor):
+            multimodal = name == "position_ids" and value.dim() == 3
+            dim = 1 if multimodal and not compat.COUNTS_POSITIONS else 0
+            arguments[name] = value.repeat_interleave(expand_size, dim=dim)
+    if input_ids is not None:
+        input_ids = input_ids.repeat_interleave(expand_size, dim=0)
+    return input_ids, arguments
+
+
+def batch_first(position_ids: Tensor) -> Tensor:
+    """Swap [3, B, L] and [B, 3, L], as beam search repeats the first dimension; [B, L] stays."""
+    return position_ids if position_ids.dim() == 2 else position_ids.transpose(0, 1)

@@ -1,0 +1,158 @@
+"""Where pruning enters a model: pre-hooks on the outer and the inner one, methods on the instance.
+
+The class never changes. Hooks run whatever stands in for ``forward`` (accelerate, Liger, trainers,
+``torch.compile``) and for whoever calls the inner model. Once the outer model's hook has removed
+the pixels, the inner one has nothing to do.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from ..calls import attach
+from . import compat
+from .conversation import Turn, go_on, note
+from .reports import Report
+from .settings import Pruning, pruning_of
+from .shortening import shorten
+
+# within the ``generate`` of a pruned model, whose prompt is shortened already
+generating: ContextVar[bool] = ContextVar("zoprune_generating", default=False)
+
+
+class Fed(dict):
+    """Features that this package computed, with what the cache of the call will hold."""
+
+    turn: Turn | None = None
+    report: Report | None = None
+
+
+def hook(model: nn.Module, core: Any, pruning: Pruning) -> list[RemovableHandle]:
+    """Register all hooks; ``pruning`` must be on both models already."""
+    handles = pruning.family.hooks(core)
+    for module, before in ((model, before_outer), (core, before_inner)):
+        handles += [
+            module.register_forward_pre_hook(before, prepend=True, with_kwargs=True),
+            module.register_forward_hook(after, with_kwargs=True),
+        ]
+    return handles
+
+
+def before_outer(model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
+    return _before(model, model.model, args, kwargs)
+
+
+def before_inner(core: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
+    return _before(core, core, args, kwargs)
+
+
+def _before(
+    module: Any, core: Any, args: tuple, kwargs: dict[str, Any]
+) -> tuple[tuple, dict] | None:
+    """The arguments of a forward without the visual tokens that are dropped; None: unchanged."""
+    pruning = pruning_of(module)
+    if pruning is None:  # when a compiled forward outlives ``restore``
+        return None
+    arguments = kwargs
+    if args:
+        names = forward_names(module.__class__)
+        arguments = {**dict(zip(names, args, strict=False)), **kwargs}
+        if len(arguments) < len(args) + len(kwargs):
+            return None  # the error is the forward's
+    for names in pruning.family.inputs.values():
+        if arguments.get(names[0]) is not None:
+            return (), _shortened(module, core, pruning, arguments)
+    if kwargs.get(compat.FEATURES) and not isinstance(kwargs[compat.FEATURES], Fed):
+        _warn_of_features()
+    longer = go_on(core, pruning, arguments)
+    return None if longer is None else ((), longer)
+
+
+@torch.compiler.disable
+def _shortened(module: Any, core: Any, pruning: Pruning, arguments: dict) -> dict[str, Any]:
+    compat.unshard(module, core)
+    if compat.FEEDS_FEATURES and not compat.passes_on(module, compat.FEATURES):
+        raise ValueError(
+            f"zoprune: model: expected a forward that takes {compat.FEATURES}, got "
+            f"{getattr(module.forward, '__qualname__', module.forward)}, which somebody put in its "
+            "place"
+        )
+    shortened, short, report = shorten(core, pruning, arguments)
+    turn = Turn.of(short, shortened, next(compat.caches(arguments.values()), None))
+    if compat.FEATURES in shortened:
+        fed = Fed(shortened[compat.FEATURES])
+        fed.turn, fed.report = turn, report
+        shortened[compat.FEATURES] = fed
+    else:
+        shortened.pop("input_ids", None)
+        shortened["inputs_embeds"]._zoprune_turn = turn
+    return shortened
+
+
+def after(module: Any, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+    """Note on the cache of a shortened call which columns it does not hold."""
+    fed = kwargs.get(compat.FEATURES)
+    turn = fed.turn if isinstance(fed, Fed) else None
+    if turn is None and not compat.FEEDS_FEATURES and kwargs.get("inputs_embeds") is not None:
+        turn = getattr(kwargs["inputs_embeds"], "_zoprune_turn", None)
+    if turn is not None:
+        note(output, turn)
+        attach(output, fed.report if isinstance(fed, Fed) else None)
+
+
+@torch.compiler.disable
+def _warn_of_features() -> None:
+    if not generating.get():
+        warnings.warn(
+            f"zoprune: {compat.FEATURES}: these features were computed before the call and are not "
+            "pruned; pass the pixels instead",
+            stacklevel=2,
+        )
+
+
+@functools.cache
+def forward_names(cls: Any) -> tuple[str, ...]:
+    """The positional arguments of a class's forward, in order, whoever wrapped it."""
+    for base in cls.__mro__:
+        forward = vars(base).get("forward")
+        if forward is not None:
+            parameters = list(inspect.signature(forward).parameters.values())[1:]
+            if any(p.name == "input_ids" for p in parameters):
+                kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+                return tuple(p.name for p in parameters if p.kind in kinds)
+    return ("input_ids",)
+
+
+class Method:
+    """A function in the place of a model's method, on the instance only: ``del`` undoes it.
+
+    Copies and files of the model hold a method of their own model.
+    """
+
+    def __init__(self, model: nn.Module, function: Callable, name: str) -> None:
+        self.model, self.function, self.name = model, function, name
+        self.previous = vars(model).get(name)  # what somebody else had put there
+        self.__doc__ = getattr(type(model), name).__doc__
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.original)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(self.model, self.original, *args, **kwargs)
+
+    @property
+    def original(self) -> Callable:
+        """The method without pruning."""
+        if self.previous is not None:
+            return self.previous
+        return functools.partial(getattr(type(self.model), self.name), self.model)
