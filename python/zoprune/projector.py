@@ -222,7 +222,13 @@ class Projector:
 
     def _fold(self, estimator: Estimator, dtype: torch.dtype, device: torch.device) -> Fold:
         kind = self._kind(estimator)
-        probe = self.project(layers.probes(self.width, dtype, device))
+        try:
+            probe = self.project(layers.probes(self.width, dtype, device))
+        except (RuntimeError, NotImplementedError, TypeError):
+            for layer in self.parts[:3]:
+                if layer is not None:
+                    layers.weights(layer, dtype)  # its error names the layer
+            raise
         fold = self.folds.find(kind, probe, self.parts)
         if fold is None:
             start = time.perf_counter()

@@ -101,6 +101,7 @@ def choose(
     fixed, order = order[:structure].to(device), order[structure:].to(device)
     scores, keys = scores[order], keys[order]
     scores = scores.masked_fill(~scores.isfinite(), torch.nan)
+    keys = keys.float() if keys.dtype == torch.float64 else keys
     picked = rule.pick(
         scores,
         keys,

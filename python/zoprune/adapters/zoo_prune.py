@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import zoprune_kernels
 
-from ..projector import Estimator, find_projector
+from .. import layers
+from ..projector import Estimator, Projector, find_projector
 from .common import check_count, check_tensors, fail
 
 NO_FRAME = -9999  # the published label of newline tokens, which belong to no crop
@@ -141,13 +142,14 @@ def get_lowrank_mm_projector(mm_projector: nn.Module, rank: int = PUBLISHED_RANK
     projector = find_projector(mm_projector)
     if projector.is_linear or projector.merge is not None:
         fail(name, "mm_projector", "two linear layers around an activation", projector.describe())
-    most = min(min(projector.linear_1.weight.shape), min(projector.linear_2.weight.shape))
+    most = min(min(layers.sizes(layer)) for layer in (projector.linear_1, projector.linear_2))
     check_count(name, "rank", rank, most, "rows or columns")
-    # Tensors made in inference mode have no version, by which new weights are noticed.
     with torch.inference_mode(False), torch.no_grad():
         low = copy.deepcopy(mm_projector)
         copied = find_projector(low)
         for layer in (copied.linear_1, copied.linear_2):
+            if not layers.is_plain(layer):
+                fail(name, "mm_projector", "plain nn.Linear layers", layers.describe(layer))
             u, s, vh = torch.linalg.svd(layer.weight.float(), full_matrices=False)
             layer.weight.copy_((u[:, :rank] * s[:rank]) @ vh[:rank])
     return low
@@ -236,9 +238,19 @@ def _offsets(sizes: list[int], device: torch.device) -> Tensor:
 
 
 def _remembered(module: nn.Module, what: str, make: Callable[[nn.Module], Any]) -> Any:
-    """``make(module)``, kept on the module until its weights change."""
-    state = tuple((p.data_ptr(), p._version) for p in module.parameters())
+    """``make(module)``, kept on the module for as long as it computes the same."""
     memory = vars(module).setdefault("_zoprune_adapters", {})
-    if memory.get(what, (None,))[0] != state:
-        memory[what] = (state, make(module))
-    return memory[what][1]
+    parts = list(module.modules())
+    known, probe, made = memory.get(what, ((), None, None))
+    projector = made if isinstance(made, Projector) else find_projector(module)
+    same = list(map(id, parts)) == list(map(id, known))
+    if isinstance(made, Projector) and same:
+        return made  # notices new weights by itself
+    with layers.undisturbed(module):
+        dtype = projector.dtype or torch.get_default_dtype()
+        device = layers.execution_device(projector.linear_1)
+        now = projector.project(layers.probes(projector.width, dtype, device))
+    if not same or probe is None or not torch.equal(probe, now):
+        made = make(module)
+        memory[what] = (parts, now, made)
+    return made

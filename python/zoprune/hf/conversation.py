@@ -66,7 +66,7 @@ class Turn:
 def note(output: Any, turn: Turn) -> None:
     """Note on the caches of an output which columns of the prompt they do not hold."""
     values = output.values() if isinstance(output, dict) else output
-    for cache in compat.caches(values if isinstance(values, (tuple, list)) else list(values)):
+    for cache in compat.caches(values if not isinstance(values, Tensor) else ()):
         setattr(cache, _ATTRIBUTE, turn)
 
 

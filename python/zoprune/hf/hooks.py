@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from ..calls import attach
 from . import compat
 from .conversation import Turn, go_on, note
+from .families import Family
 from .reports import Report
 from .settings import Pruning, pruning_of
 from .shortening import shorten
@@ -36,15 +36,25 @@ class Fed(dict):
     report: Report | None = None
 
 
-def hook(model: nn.Module, core: Any, pruning: Pruning) -> list[RemovableHandle]:
-    """Register all hooks; ``pruning`` must be on both models already."""
-    handles = pruning.family.hooks(core)
+def hook(model: nn.Module, core: Any, family: Family) -> None:
+    """Register all hooks that are not there yet; what they find on the models decides."""
+    family.hook(core)
     for module, before in ((model, before_outer), (core, before_inner)):
-        handles += [
-            module.register_forward_pre_hook(before, prepend=True, with_kwargs=True),
-            module.register_forward_hook(after, with_kwargs=True),
-        ]
-    return handles
+        if before not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
+            module.register_forward_hook(after, with_kwargs=True)
+
+
+def unhook(*modules: nn.Module) -> None:
+    """Remove this package's hooks from some modules."""
+    for module in modules:
+        hooks = (module._forward_pre_hooks, module._forward_hooks)
+        flags = (module._forward_pre_hooks_with_kwargs, module._forward_hooks_with_kwargs)
+        for registered, flag in zip(hooks, flags, strict=True):
+            for key, function in list(registered.items()):
+                if getattr(function, "__module__", "").split(".")[0] == __name__.split(".")[0]:
+                    del registered[key]
+                    flag.pop(key, None)
 
 
 def before_outer(model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:

@@ -12,7 +12,7 @@ from ..projector import Estimator, check_linear, prepare
 from ..selection import Rule
 from .families import unwrap
 from .generation import methods
-from .hooks import Method, hook
+from .hooks import Method, hook, unhook
 from .settings import Pruning, pruning_of
 
 
@@ -87,7 +87,7 @@ def prune(
     restore(inner)
     vars(inner)["_zoprune"] = pruning
     vars(core).setdefault("_zoprune", []).append(pruning)
-    pruning.hooks = hook(inner, core, pruning)
+    hook(inner, core, family)
     vars(inner).update(methods(inner))
     return model
 
@@ -98,12 +98,12 @@ def restore(model: Any) -> Any:
     pruning, core = pruning_of(inner), inner.model
     if pruning is None:
         return model
-    for handle in pruning.hooks:
-        handle.remove()
-    on_core = [p for p in vars(core).get("_zoprune", []) if p is not pruning]
-    vars(core)["_zoprune"] = on_core
-    if not on_core:
+    unhook(inner)
+    on_core = vars(core)["_zoprune"]
+    on_core[:] = [p for p in on_core if p is not pruning]
+    if not on_core:  # no other outer model shares the inner one
         del vars(core)["_zoprune"]
+        unhook(*core.modules())
     del vars(inner)["_zoprune"]
     for name, method in list(vars(inner).items()):
         if isinstance(method, Method):

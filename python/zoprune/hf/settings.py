@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from .. import budgets
 from ..projector import Estimator, Projector
@@ -24,7 +23,6 @@ class Pruning:
     rule: Rule
     positions: str
     described: tuple[list[nn.Module], Projector]  # the projector's modules, and what they are
-    hooks: list[RemovableHandle] = field(default_factory=list)
 
     @property
     def budget(self) -> int | float:

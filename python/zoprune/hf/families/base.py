@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from ...projector import Projector, find_projector
 from .. import compat
@@ -90,11 +89,11 @@ class Family:
         """A module of the inner model by its path from the outer one."""
         return core.get_submodule(path.removeprefix("model."))
 
-    def hooks(self, core: Any) -> list[RemovableHandle]:
+    def hook(self, core: Any) -> None:
         """Register on the inner model's modules what pruning needs there."""
         projector = self.part(core, self.projector)
-        known = record in projector._forward_hooks.values()
-        return [] if known else [projector.register_forward_hook(record)]
+        if record not in projector._forward_hooks.values():
+            projector.register_forward_hook(record)
 
     def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
         """Run the vision tower and the projector, as the model does."""
@@ -108,8 +107,7 @@ class Family:
         given = {n: inputs[n] for n in (*names, *self.passed_on) if inputs.get(n) is not None}
         if compat.VERSION >= (5,):
             given["return_dict"] = True  # whatever the config says
-        for pruning in vars(core).get("_zoprune", [])[-1:]:
-            pruning.hooks += Family.hooks(self, core)  # the projector may have been replaced
+        self.hook(core)  # the projector may have been replaced
         with capture(self.part(core, self.projector)) as rows:
             output = get(**given)
         return output, torch.cat([r.flatten(0, -2) for r in rows])

@@ -61,19 +61,24 @@ class LlavaNext(Family):
             crops = crops[:count, :, : side * patch, : side * patch]
             views = [View(crops[0], torch.arange(side**2).view(side, side))]
             if count > 1:
-                views.append(_stitched(config, crops[1:], size, tokens))
+                views += _stitched(config, crops[1:], size, tokens)
             result.append(views)
         return result
 
 
-def _stitched(config: Any, crops: Tensor, size: Tensor, newlines: Tensor) -> View:
-    """The crops [n, 3, S, S] side by side without padding; each row of tokens ends in a newline."""
+def _stitched(config: Any, crops: Tensor, size: Tensor, newlines: Tensor) -> list[View]:
+    """The crops [n, 3, S, S] side by side without padding; each row of tokens ends in a newline.
+
+    None where the image is so thin that nothing of it is left without padding.
+    """
     vision = config.vision_config
     patch, side = vision.patch_size, vision.image_size // vision.patch_size
     down, across = compat.crop_grid(size, config.image_grid_pinpoints, vision.image_size)
     mosaic = crops.unflatten(0, (down, across)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
     every = torch.arange(down * across * side**2).view(1, down * side, across * side)
     shown = compat.without_padding(every, size)[0]  # [h, w] patches
+    if not shown.numel():
+        return []
     (top, left), (height, width) = divmod(int(shown[0, 0]), across * side), shown.shape
     seen = mosaic[:, top * patch : (top + height) * patch, left * patch : (left + width) * patch]
     rows = int(newlines[side**2 :].sum())
@@ -83,4 +88,4 @@ def _stitched(config: Any, crops: Tensor, size: Tensor, newlines: Tensor) -> Vie
         [(crop * side - top) * vertical for crop in range(1, down)],
         [(crop * side - left) * horizontal for crop in range(1, across)],
     )
-    return View(seen, tokens, seams)
+    return [View(seen, tokens, seams)]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from .. import compat
 from .base import VisualTokens
@@ -24,12 +23,11 @@ if TYPE_CHECKING:
 class Qwen3VL(Qwen2VL):
     models = ("Qwen3VLForConditionalGeneration",)
 
-    def hooks(self, core: Any) -> list[RemovableHandle]:
-        hooks = super().hooks(core)
-        if not compat.FEEDS_FEATURES:
-            language_model = core.language_model
-            hooks.append(language_model.register_forward_pre_hook(unpack, with_kwargs=True))
-        return hooks
+    def hook(self, core: Any) -> None:
+        super().hook(core)
+        known = unpack in core.language_model._forward_pre_hooks.values()
+        if not compat.FEEDS_FEATURES and not known:
+            core.language_model.register_forward_pre_hook(unpack, with_kwargs=True)
 
     def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
         tokens = super().encode(core, inputs, modality)
