@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoprune_kernels.methods import SelectOptions
+
 from . import budgets, calls, layers
 from .projector import Estimator, check_linear, find_projector, prepare
 from .selection import Rule, choose, warn_of_nonfinite
@@ -78,8 +80,8 @@ class PrunedProjector(nn.Module):
         distribution: str = "sphere",
         seed: int = 0,
         through_norm: bool = True,
-        method: str = "sads",
-        max_similarity: float = 1.0,
+        method: str = SelectOptions.method,
+        max_similarity: float = SelectOptions.max_similarity,
         metric: str | Path | None = None,
         **options: Any,
     ) -> None:
