@@ -38,16 +38,19 @@ class Environment:
         self.python = self.folder / "bin" / "python"
 
     def interpreter(self) -> str | None:
-        """The machine's Python of that version: pyenv's, PATH's or uv's."""
+        """A Python of that version: pyenv's, what uv finds on the machine, or can download."""
         for found in Path.home().glob(f".pyenv/versions/{self.version}.*/bin/python"):
             return str(found)
-        found = run(["uv", "python", "find", self.version], output=True, check=False).strip()
-        return found or shutil.which(f"python{self.version}")
+        find = ["uv", "python", "find", "-q", self.version]
+        if not (found := run(find, output=True, check=False).strip()):
+            run(["uv", "python", "install", "-q", self.version], check=False)
+            found = run(find, output=True, check=False).strip()
+        return found or None
 
     def create(self) -> None:
         interpreter = self.interpreter()
         if interpreter is None:
-            raise FileNotFoundError(f"Python {self.version} is not installed here")
+            raise FileNotFoundError(f"Python {self.version} is neither on this machine nor to be downloaded")
         run(["uv", "venv", "-q", "--clear", "--python", interpreter, self.folder])
 
     def install(self, *requirements: object) -> None:

@@ -107,9 +107,9 @@ def assemble() -> None:
     cuda = {
         "cuda_capabilities": ["8.0", "9.0a", "10.0a"],
         "cuda_flags": ["--fmad=false"],
-        "src": [*sources("csrc/cuda/**/*.cu*"), *sources("csrc/bindings/cuda/**/*.cpp")],
+        "src": [*sources("csrc/cuda/**/*.cu*"), "csrc/bindings/common/cuda_call.cpp"],
     }
-    shared = [*sources("csrc/bindings/**/*.cpp", "/cuda/"), *sources("csrc/**/*.h")]
+    shared = [*sources("csrc/bindings/**/*.cpp", "/cuda_call"), *sources("csrc/**/*.h")]
     general = {
         "name": NAME,
         "version": VERSION,

@@ -83,7 +83,7 @@ Tensor select_on_cuda(Tensor scores, typename Operator::Keys keys, Keep keep, Op
 
 template <typename Operator>
 void add_on_cuda([[maybe_unused]] torch::stable::detail::StableLibrary& library) {
-#ifdef ZOPRUNE_CUDA
+#if defined(ZOPRUNE_CUDA) || defined(CUDA_KERNEL)  // CMakeLists.txt, or the kernels hub
   library.impl(twin_name(Operator::kName, 1).c_str(), boxed<&select_on_cuda<Operator, int64_t>>);
   library.impl(twin_name(Operator::kName, Packing()).c_str(),
                boxed<&select_on_cuda<Operator, Packing>>);
