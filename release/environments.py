@@ -50,7 +50,7 @@ class Environment:
     def create(self) -> None:
         interpreter = self.interpreter()
         if interpreter is None:
-            raise FileNotFoundError(f"Python {self.version} is neither on this machine nor to be downloaded")
+            raise FileNotFoundError(f"Python {self.version} is not installed here")
         run(["uv", "venv", "-q", "--clear", "--python", interpreter, self.folder])
 
     def install(self, *requirements: object) -> None:

@@ -1,8 +1,10 @@
 """The native library loads, reports itself and obeys the environment; its directions are exact."""
 
+import importlib.util
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,8 +18,13 @@ from zoprune_kernels import _native, backend, directions, info
 from zoprune_kernels.operators import OPERATORS
 
 PACKAGE = Path(_native.__file__).parent
+ROOT = Path(__file__).parents[1]
 MASK = 0xFFFFFFFF
 DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
+
+needs_sources = pytest.mark.skipif(
+    not (ROOT / "build_backend.py").exists(), reason="the source tree is not here"
+)
 
 
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> list[int]:
@@ -232,13 +239,60 @@ def test_a_second_copy_names_the_first(without_library, again):
 
 
 def test_the_version_is_the_same_everywhere():
-    root = Path(__file__).parents[1]
     texts = {
         "pyproject.toml": r'^version = "(.*)"',
         "CITATION.cff": r"^version: (.*)",
         "CHANGELOG.md": r"^## \[(.*?)\]",
     }
     for name, pattern in texts.items():
-        if (root / name).exists():
-            found = re.search(pattern, (root / name).read_text(), re.MULTILINE)[1]
+        if (ROOT / name).exists():
+            found = re.search(pattern, (ROOT / name).read_text(), re.MULTILINE)[1]
             assert found == zoprune_kernels.__version__, name
+
+
+@needs_sources
+def test_cmake_options_pass_through_pip(monkeypatch):
+    """As config settings and as CMAKE_ARGS, whose options come first, quoted as for a shell."""
+    import build_backend
+
+    monkeypatch.setenv("CMAKE_ARGS", "-DA='1 2'")
+    monkeypatch.setenv("MAX_JOBS", "1")
+    settings = {"cmake.define.B": "x y", "cmake.args": ["-DC=1"], "build.jobs": "3"}
+    assert build_backend._settings({**settings, "editable_mode": "compat"}) == {
+        "editable_mode": "compat"
+    }
+    assert shlex.split(os.environ["CMAKE_ARGS"]) == ["-DA=1 2", "-DB=x y", "-DC=1"]
+    assert os.environ["MAX_JOBS"] == "3"
+    with pytest.raises(SystemExit, match=r"expected cmake.define.NAME, .*, got 'cmake.defin.B'"):
+        build_backend._settings({"cmake.defin.B": "1"})
+
+
+@needs_sources
+def test_build_tools_are_asked_for_where_they_are_missing(monkeypatch):
+    import build_backend
+
+    monkeypatch.delenv("ZOPRUNE_PURE_PYTHON", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda tool: None)
+    assert build_backend._requirements() == ["cmake>=3.18", "ninja"]
+    monkeypatch.setattr(shutil, "which", lambda tool: f"/usr/bin/{tool}")
+    assert build_backend._requirements() == []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert build_backend._requirements() == ["torch>=2.11"]
+    monkeypatch.setenv("ZOPRUNE_PURE_PYTHON", "1")
+    assert build_backend._requirements() == []
+
+
+@needs_sources
+def test_links_of_the_long_description_are_absolute():
+    run = subprocess.run(
+        [sys.executable, "setup.py", "-q", "--long-description"],
+        cwd=ROOT,
+        env={**os.environ, "ZOPRUNE_PURE_PYTHON": "1"},
+        capture_output=True,
+        text=True,
+    )
+    targets = re.findall(r"\]\(([^)\s]+)", run.stdout)
+    assert len(targets) > 10, run.stderr
+    assert [t for t in targets if not re.match(r"https?://|#", t)] == []
+    for target in re.findall(r"/(?:blob|raw)/main/([^)#\s]+)", run.stdout):
+        assert (ROOT / target).exists(), target
