@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from triton import knobs
 from triton.backends.nvidia.driver import CudaDriver
 from triton.runtime import driver
 
 from tests.ops.cases import projector
-from zoprune_kernels.triton import directions, linear, scoring, tiles
+from zoprune_kernels.triton import directions, launch, linear, norms, scoring, tiles
 from zoprune_kernels.triton.launch import Tile
 
 CPU = torch.device("cpu")  # whose memory does as well
@@ -77,6 +78,56 @@ def test_small_sizes(fake, monkeypatch, capability, size):
     for distribution in ("sphere", "rademacher", "orthogonal"):
         drawn = (size, size, distribution, -(2**40), torch.float32, CPU)
         assert launches(fake, directions.directions, *drawn)[0] == 1
+
+
+def test_launches_alike_share_a_kernel_and_others_do_not(fake):
+    """The kernels found by ``launch`` are those that Triton itself finds for the same arguments."""
+    tile = Tile(64, 64, 32, warps=4, stages=2)
+    w1, sums, scale = torch.empty(40, 40), torch.empty(2, 64, 17), torch.empty(9)
+
+    def first_layer(dtype: torch.dtype, activation: str) -> None:
+        x = torch.empty(33, 40, dtype=dtype)
+        linear.linear(x, w1.to(dtype), None, activation, tile, projected=True)
+
+    def draw(seed: int) -> None:
+        directions.directions(1, 8, "rademacher", seed, torch.float32, CPU)
+
+    calls = [
+        lambda: norms.mean_norms(sums, None),
+        lambda: norms.mean_norms(sums, scale[:2]),
+        lambda: norms.mean_norms(sums, scale[1:3]),  # not at a multiple of 16 bytes
+        lambda: norms.mean_norms(sums[..., :16].contiguous(), None),
+        lambda: norms.mean_norms(sums[..., :1].contiguous(), None),
+        lambda: norms.mean_norms(sums[:1], None),
+        lambda: draw(2**31 - 1),
+        lambda: draw(2**31),  # a seed of 64 bits; seeds are not specialized otherwise
+        lambda: first_layer(torch.float16, "relu"),
+        lambda: first_layer(torch.bfloat16, "relu"),
+        lambda: first_layer(torch.bfloat16, "identity"),
+    ]
+    launched = []
+    hooks = knobs.runtime.launch_enter_hook
+
+    def record(metadata) -> None:
+        launched.append(metadata.get()["function"])
+
+    hooks.add(record)
+    try:
+        for call in calls:
+            launch._compiled.clear()
+            call()
+        alone = launched[:]
+        launched.clear()
+        for call in calls + calls:
+            call()
+    finally:
+        hooks.remove(record)
+    assert launched == alone + alone
+    assert len(set(alone)) == len(calls)
+    entries = len(launch._compiled)
+    for seed in range(2, 15):
+        draw(seed)
+    assert len(launch._compiled) == entries
 
 
 def test_what_is_wrong_is_refused(fake):

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..philox import STREAMS, orthogonalise
+from .launch import divide_up, launch, power_of_two
 
 
 @triton.jit
@@ -79,14 +80,16 @@ def directions(
     """[num, dim] random directions in one launch; ``orthogonal`` adds a QR factorisation."""
     orthogonal = distribution == "orthogonal"
     out = torch.empty((num, dim), dtype=torch.float64 if orthogonal else dtype, device=device)
-    _directions_kernel[(num,)](
+    launch(
+        _directions_kernel,
+        num,
         out,
         dim,
         seed,
         STREAMS[distribution],
         "normal" if orthogonal else distribution,
-        triton.next_power_of_2(triton.cdiv(dim, 4)),
-        num_warps=4,
+        power_of_two(divide_up(dim, 4)),
+        num_warps=8,
     )
     if not orthogonal:
         return out

@@ -1,12 +1,17 @@
-"""What every launcher needs: tile shapes, tensor descriptors and padded workspace."""
+"""What every launcher needs: tile shapes, tensor descriptors, padded workspace, and the launch."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+import functools
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
+
+from .numerics import INTERPRETED
 
 _ROW_ALIGNMENT = 64  # elements: every BLOCK_K divides it, and it is a multiple of TMA's 16 bytes
 
@@ -25,14 +30,89 @@ class Tile(NamedTuple):
     tma: bool = True
 
 
+class _Descriptor(TensorDescriptor):
+    """Of a matrix that ``aligned`` or ``padded`` has seen to: nothing is checked here."""
+
+    def __post_init__(self) -> None: ...
+
+
 Window: TypeAlias = TensorDescriptor | tuple[Tensor, int, int, int]
 
 
 def window(matrix: Tensor, rows: int, columns: int, tma: bool) -> Window:
     """What ``numerics.tile`` reads [rows, columns] of: a TMA descriptor, or pointer and extents."""
     if tma:
-        return TensorDescriptor.from_tensor(matrix, [rows, columns])
+        return _Descriptor(matrix, matrix.shape, matrix.stride(), [rows, columns])
     return matrix, *matrix.shape, matrix.stride(0)
+
+
+# Compiled kernels by all that they depend on. Triton looks that up in its own way at each launch,
+# which takes longer than the launch; more kernels than these start over.
+_compiled: dict[tuple, Any] = {}
+_MOST_COMPILED = 1024
+
+
+def launch(kernel: JITFunction, programs: int, *arguments: Any, **options: int) -> None:
+    """``kernel[(programs,)](*arguments, **options)``, quicker where it has been called alike."""
+    if INTERPRETED:
+        kernel[(programs,)](*arguments, **options)
+        return
+    variables = _variables(kernel)
+    key = (
+        kernel,
+        driver.active.get_current_device(),
+        *options.values(),
+        *arguments[variables:],
+        *[a if a is None else _facts(a) for a in arguments[:variables]],
+    )
+    compiled = _compiled.get(key)
+    if compiled is not None:
+        compiled[programs, 1, 1](*arguments)
+        return
+    checked = [
+        TensorDescriptor(a.base, a.shape, a.strides, a.block_shape)
+        if isinstance(a, TensorDescriptor)
+        else a
+        for a in arguments
+    ]
+    compiled = kernel[(programs,)](*checked, **options)
+    if len(_compiled) >= _MOST_COMPILED:
+        _compiled.clear()
+    _compiled[key] = compiled
+
+
+@functools.cache
+def _variables(kernel: JITFunction) -> int:
+    """How many parameters a kernel has before its constants, which come last."""
+    constant = [parameter.is_constexpr for parameter in kernel.params]
+    assert constant == sorted(constant)
+    return constant.count(False)
+
+
+def _facts(argument: Any) -> Any:
+    """What a kernel's code depends on: the type, and what Triton makes of an integer or a pointer
+    (``JITFunction``: an integer of 1 is a constant, multiples of 16 are known as such)."""
+    kind = type(argument)
+    if kind is _Descriptor:
+        return argument.base.dtype, *argument.block_shape
+    if kind is int:
+        return argument == 1, argument % 16 == 0, -(2**31) <= argument < 2**31
+    if kind is tuple:
+        return tuple(map(_facts, argument))
+    if isinstance(argument, Tensor):
+        return argument.dtype, argument.data_ptr() % 16 == 0
+    return kind
+
+
+# Triton's own, which are there for kernels as well, take longer than a small launch.
+
+
+def divide_up(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
 
 
 def aligned(matrix: Tensor) -> Tensor:

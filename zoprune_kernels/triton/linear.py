@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import numerics
-from .launch import Tile, padded, window
+from .launch import Tile, divide_up, launch, padded, window
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -101,8 +101,9 @@ def linear(
         output(preactivation, torch.float32),
     )
     stride = next(out for out in outputs if out is not None).stride(0)
-    grid = (triton.cdiv(tokens, tile.m) * triton.cdiv(hidden, tile.n),)
-    _linear_kernel[grid](
+    launch(
+        _linear_kernel,
+        divide_up(tokens, tile.m) * divide_up(hidden, tile.n),
         window(x, tile.m, tile.k, tile.tma),
         window(w1, tile.n, tile.k, tile.tma),
         b1,

@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import divide_up, launch, power_of_two
+
 _TOKENS = 4  # tokens of a program: the parts of neighbours are contiguous
 
 
@@ -44,7 +46,9 @@ def mean_norms(partials: Tensor, scale: Tensor | None) -> Tensor:
     """Scores [T] = mean over j of scale_j sqrt(sum of partials [m, T, parts] over the parts)."""
     num, tokens, parts = partials.shape
     scores = partials.new_empty(tokens)
-    _mean_norm_kernel[(triton.cdiv(tokens, _TOKENS),)](
+    launch(
+        _mean_norm_kernel,
+        divide_up(tokens, _TOKENS),
         partials,
         scale,
         scores,
@@ -52,8 +56,8 @@ def mean_norms(partials: Tensor, scale: Tensor | None) -> Tensor:
         num,
         parts,
         _TOKENS,
-        min(64, triton.next_power_of_2(num)),
-        min(16, triton.next_power_of_2(parts)),
+        min(64, power_of_two(num)),
+        min(16, power_of_two(parts)),
         num_warps=4,
     )
     return scores

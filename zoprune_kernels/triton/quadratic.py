@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import numerics
-from .launch import Tile, Window, window
+from .launch import Tile, Window, divide_up, launch, window
 
 # M is cut into squares of this edge; a unit multiplies one column tile of one square.
 _SQUARE = 512
@@ -171,23 +171,25 @@ def project_and_quadratic(
     some = phi if phi is not None else slope
     assert some is not None
     tokens, hidden = some.shape
-    row_tiles = triton.cdiv(tokens, tile.m)
+    row_tiles = divide_up(tokens, tile.m)
     z = partials = None
     outputs = projector_tiles = units = 0
     if phi is not None:
         assert w2 is not None
         outputs = w2.shape[0]
         z = phi.new_empty((tokens, outputs))
-        projector_tiles = row_tiles * triton.cdiv(outputs, tile.n)
+        projector_tiles = row_tiles * divide_up(outputs, tile.n)
     if slope is not None:
-        edge = triton.cdiv(hidden, _SQUARE)
+        edge = divide_up(hidden, _SQUARE)
         units = edge * (edge + 1) // 2 * (_SQUARE // tile.n)
         partials = slope.new_empty((1, tokens, units), dtype=torch.float32)
 
     def view(matrix: Tensor | None, rows: int, columns: int = tile.k) -> Window | None:
         return None if matrix is None else window(matrix, rows, columns, tile.tma)
 
-    _project_and_quadratic_kernel[(projector_tiles + row_tiles * units,)](
+    launch(
+        _project_and_quadratic_kernel,
+        projector_tiles + row_tiles * units,
         view(phi, tile.m),
         view(w2, tile.n),
         b2,

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import numerics
-from .launch import Tile, padded, window
+from .launch import Tile, divide_up, launch, padded, power_of_two, window
 from .linear import FirstLayer
 from .tiles import Tiles
 
@@ -113,8 +113,9 @@ def project_directions(
     """V = U W1^T of directions [m, d], and which form each takes at this step."""
     num, hidden = directions.shape[0], w1.shape[0]
     v = padded(w1, num, hidden, torch.float32)
-    grid = (triton.cdiv(num, tile.m) * triton.cdiv(hidden, tile.n),)
-    _project_directions_kernel[grid](
+    launch(
+        _project_directions_kernel,
+        divide_up(num, tile.m) * divide_up(hidden, tile.n),
         window(directions, tile.m, tile.k, tile.tma),
         window(w1, tile.n, tile.k, tile.tma),
         v,
@@ -132,7 +133,8 @@ def project_directions(
     scale, reach = w1.new_empty((2, num), dtype=torch.float32)
     projected = Projected(v, scale, reach, w1.new_empty(num, dtype=torch.int32))
     limits = form_limits(w1.dtype, step, activation)
-    _scale_directions_kernel[(num,)](*projected, v.stride(0), step, *limits, 1024, num_warps=4)
+    arguments = (*projected, v.stride(0), step, *limits, 1024)
+    launch(_scale_directions_kernel, num, *arguments, num_warps=4)
     return projected
 
 
@@ -236,12 +238,14 @@ def partial_norms(
     assert rows is not None
     tokens, hidden = rows.shape
     num, outputs = directions.v.shape[0], w2.shape[0]
-    together = min(_TOGETHER, triton.next_power_of_2(num))
-    parts = triton.cdiv(outputs, tiles.derivative.n)
+    together = min(_TOGETHER, power_of_two(num))
+    parts = divide_up(outputs, tiles.derivative.n)
     partials = w2.new_empty((num, tokens, parts), dtype=torch.float32)
     for form in launched:
         tile = (tiles.derivative, tiles.cubic, tiles.difference)[form]
-        _sensitivity_kernel[(programs,)](
+        launch(
+            _sensitivity_kernel,
+            programs,
             *first[1:],
             directions.v,
             directions.reach,
@@ -257,7 +261,7 @@ def partial_norms(
             activation,
             getattr(tl, str(w2.dtype).removeprefix("torch.")),
             numerics.dot_precision(w2.dtype),
-            triton.next_power_of_2(num),
+            power_of_two(num),
             together,
             tile.m // together,
             tile.n,
