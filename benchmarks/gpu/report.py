@@ -66,6 +66,9 @@ PARTS = {
     "e2e": Part(
         [sys.executable, "-m", "benchmarks.e2e", "--device", "cuda"], 120, package="transformers"
     ),
+    "vllm": Part(
+        [sys.executable, "-m", "benchmarks.vllm", "--device", "cuda"], 300, package="vllm"
+    ),
     "select-fp16": Part(measuring("selection", "fp16"), 60),
     "scoring-fp16": Part(measuring("scoring", "fp16"), 90),
     "tests": Part(pytest("tests", *(f"--ignore={path}" for path in GPU_TESTS)), 150),

@@ -209,7 +209,11 @@ def qwen3_vl_moe(folder: Path) -> Path:
     torch.manual_seed(0)
     shape = qwen("qwen3_vl_moe", words, mrope_interleaved=True)
     shape["text_config"] |= dict(
-        num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, decoder_sparse_step=1
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        decoder_sparse_step=1,
+        norm_topk_prob=True,  # as transformers does; vLLM asks
     )
     config = Qwen3VLMoeConfig(vision_config=QWEN3_VISION, **shape)
     model = Qwen3VLMoeForConditionalGeneration(config)
@@ -226,8 +230,8 @@ def qwen3_5(folder: Path) -> Path:
         layer_types=["linear_attention", "full_attention"],
         linear_num_key_heads=2,
         linear_num_value_heads=2,
-        linear_key_head_dim=32,
-        linear_value_head_dim=32,
+        linear_key_head_dim=128,
+        linear_value_head_dim=128,
         linear_conv_kernel_dim=4,
     )
     vision = {k: v for k, v in QWEN3_VISION.items() if k != "deepstack_visual_indexes"}
