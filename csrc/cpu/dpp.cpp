@@ -1,6 +1,7 @@
 // The incremental Cholesky factor of Chen et al. (2018) for the tokens that need it.
 #include "cpu/dpp.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <vector>
@@ -12,12 +13,53 @@ namespace {
 
 // A token of which less than this share lies outside the span of the selected adds nothing.
 constexpr double kDependent = 1e-5;
+// Residuals below this are measured again before a pick: sums in fp32 leave errors of 1e-6, and
+// more once picks are nearly dependent.
+constexpr double kMeasured = 1e-2;
 constexpr int64_t kGroup = 2 * kRowBlock;  // picks
+
+// An orthonormal basis of what the picks' keys span, in fp64.
+class Basis {
+ public:
+  explicit Basis(int64_t dim) : dim_(dim) {}
+
+  // What lies outside the span, as a share of the squared length; `key` becomes that part.
+  double residual(std::vector<double>& key) const {
+    const double length = dot(key.data(), key.data());
+    for (int pass = 0; pass < 2; ++pass)  // the second removes what rounding left of the first
+      for (size_t at = 0; at < axes_.size(); at += dim_) {
+        const double along = dot(&axes_[at], key.data());
+        for (int64_t i = 0; i < dim_; ++i) key[i] -= along * axes_[at + i];
+      }
+    return length > 0 ? dot(key.data(), key.data()) / length : 0.0;
+  }
+
+  void add(std::vector<double> key) {
+    if (residual(key) <= kDependent) return;
+    const double scale = 1 / std::sqrt(dot(key.data(), key.data()));
+    for (double value : key) axes_.push_back(value * scale);
+  }
+
+ private:
+  double dot(const double* a, const double* b) const {
+    double sum[8] = {};  // chains that do not wait for one another
+    int64_t i = 0;
+    for (; i + 8 <= dim_; i += 8)
+      for (int j = 0; j < 8; ++j) sum[j] += a[i + j] * b[i + j];
+    for (; i < dim_; ++i) sum[0] += a[i] * b[i];
+    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+  }
+
+  int64_t dim_;
+  std::vector<double> axes_;  // [axes, dim]
+};
 
 class Volume {
  public:
   Volume(const GreedyImage& image, Keys& keys, ParallelFor parallel_for)
       : image_(image),
+        keys_(keys),
+        basis_(keys.dim()),
         components_(new float[image.tokens * image.keep]),  // untouched where no token needs it
         residual_(image.tokens) {
     for_each_part(parallel_for, image.tokens, [&](int64_t begin, int64_t end) {
@@ -38,6 +80,17 @@ class Volume {
   }
 
   void pick(int64_t token) { picks_.push_back(token); }
+
+  // Sums in fp32 may leave a token that is all but dependent a share that it does not have.
+  uint64_t confirm(int64_t token) {
+    if (residual_[token] > kDependent && residual_[token] < kMeasured) {
+      for (; in_basis_ < static_cast<int64_t>(picks_.size()); ++in_basis_)
+        if (keys_.inv_norm(picks_[in_basis_]) != 0) basis_.add(keys_.values(picks_[in_basis_]));
+      std::vector<double> key = keys_.values(token);
+      residual_[token] = std::min(residual_[token], basis_.residual(key));
+    }
+    return rank(token);
+  }
 
   // A token's next component is (cos - <c_token, c_pick>) / d_pick. The product over the components
   // of whole groups of picks is a tile of products; only the last group's goes pick by pick.
@@ -83,6 +136,9 @@ class Volume {
   float* components(int64_t token) const { return components_.get() + token * image_.keep; }
 
   const GreedyImage& image_;
+  const Keys& keys_;
+  Basis basis_;
+  int64_t in_basis_ = 0;                 // picks
   std::unique_ptr<float[]> components_;  // [tokens, keep], c / quality
   std::vector<double> residual_;         // [tokens], d^2 / quality^2
   std::vector<int64_t> picks_;

@@ -65,6 +65,16 @@ class Keys {
     return space;
   }
 
+  int64_t dim() const { return dim_; }
+
+  // The key times a power of two, in fp64; the norm has been measured.
+  std::vector<double> values(int64_t token) const {
+    std::vector<double> values(dim_);
+    add_row(type_, key(token), dim_, values.data());
+    for (double& value : values) value *= scale_[token];
+    return values;
+  }
+
   void measure(int64_t token) {
     if (scale_[token] != 0) return;
     const double length = mean_.empty() ? norm(type_, key(token), dim_)

@@ -21,6 +21,7 @@ class Neighbours {
     return pack_rank(blocked_[token] ? Candidate::blocked : Candidate::free, score_[token], token);
   }
 
+  uint64_t confirm(int64_t token) const { return rank(token); }
   void pick(int64_t token) { picks_.push_back(token); }
 
   void lower(const Lowering& by) {

@@ -86,6 +86,33 @@ def test_more_picks_than_dimensions(dtype):
     assert (tail.diff() <= 0).all()
 
 
+@pytest.mark.parametrize("dim, rank", [(7, 7), (7, 5), (64, 33)])
+@pytest.mark.parametrize("select", [select_dpp, reference.select_dpp])
+def test_beyond_the_rank_by_quality_over_decades(select, dim, rank):
+    """Picks of almost no volume magnify rounding; it must not look like volume."""
+    for _ in range(40 if rank < 10 else 2):
+        quality = 10 ** (torch.rand(rank + 17) * 6 - 3)
+        keys = torch.randn(rank + 17, rank) @ torch.randn(rank, dim)
+        picks = select(quality, keys, rank + 17, sort=False)
+        assert (quality[picks[rank:]].diff() <= 0).all()
+
+
+def test_keys_that_nearly_agree():
+    """The bound of docs/family.md, by orthogonal projection."""
+    for noise in (0.1, 0.03, 0.01, 0.003):
+        keys = torch.randn(33) + noise * torch.randn(100, 33)
+        quality = torch.rand(100) + 0.5
+        rest, left = reference.unit_keys(keys.double()), quality.double() ** 2
+        most = left.max()
+        for pick in select_dpp(quality, keys, 30, sort=False):
+            gain = left * rest.square().sum(-1)
+            assert gain.max() - gain[pick] <= 2e-5 * most
+            left[pick] = 0
+            direction = rest[pick] / rest[pick].norm()
+            for _ in range(2):
+                rest = rest - (rest @ direction)[:, None] * direction
+
+
 def test_quality_that_is_zero_or_negative_comes_last():
     quality = torch.tensor([-0.5, 0.0, 0.2, -0.1, 0.0])
     assert select_dpp(quality, torch.eye(5), 5, sort=False).tolist() == [2, 1, 4, 3, 0]

@@ -40,7 +40,7 @@ def _greedy(
     """Indices [k] in pick order: the largest conditional variance q^2 r, k times."""
     classes = candidate_classes(quality, must_keep, valid)
     q = finite_scores(quality)
-    z = unit_keys(keys)  # [N, D]
+    z = unit_keys(keys.double())  # [N, D]; in float32, rounding looks like volume
     # The rows of Chen et al.'s c divided by q, and r: what they leave of each unit key.
     columns = z.new_zeros(k, z.shape[0])
     residual = (z != 0).any(-1).to(z.dtype)

@@ -58,6 +58,9 @@ struct Lowering {
 //   uint64_t rank(int64_t token)
 //   void pick(int64_t token): it becomes the next pick, number 0, 1, ...
 //   void lower(const Lowering&): called for different tokens at the same time
+//   uint64_t confirm(int64_t token): the rank of a token about to be picked, which may be lower
+//   than
+//     its last one, where that was only as good as its sums in fp32
 // and its ranks depend on the tokens alone, not on the blocks in which they are lowered.
 template <typename Objective>
 class LazyGreedy {
@@ -71,6 +74,7 @@ class LazyGreedy {
     for (int64_t token : candidates.kept) {
       pool_ = {pack_rank(Candidate::must_keep, 0, token)};
       catch_up(1);
+      objective_.confirm(token);
       pick(token);
     }
     pool_.clear();
@@ -216,6 +220,11 @@ class LazyGreedy {
       const auto best = std::max_element(ranks.begin(), ranks.end());
       if (best == ranks.end() || *best <= bound) break;
       const int64_t index = best - ranks.begin();
+      const uint64_t confirmed = objective_.confirm(tokens[index]);
+      if (confirmed < *best) {
+        *best = confirmed;
+        continue;
+      }
       const float* const row = &cosines_[positions[index] * count];
       pick(tokens[index]);
       ranks.erase(best);
