@@ -1,11 +1,11 @@
 """``python -m release.matrix``: one wheel, built against the oldest torch, under many versions.
 
     python -m release.matrix                       # all; writes docs/compatibility.md
-    python -m release.matrix --only oldest newest --quick
+    python -m release.matrix --only oldest newest --quick          # in minutes; --write writes, too
 
 Every environment is fresh and has no part of the source tree; it is removed when its tests are
 done. An environment that cannot be had on this machine is listed as such. --quick runs a part of
-the tests and writes nothing.
+the tests, which the page says.
 """
 
 from __future__ import annotations
@@ -50,13 +50,15 @@ class Result:
     skipped: int = 0
     seconds: float = 0
     reason: str = ""  # why it did not run
+    quick: bool = False
 
     @property
     def text(self) -> str:
         if self.reason:
             return self.reason
         failed = f", **{self.failed} failed**" if self.failed else ""
-        return f"{self.passed} passed{failed}, {self.skipped} skipped"
+        part = " (--quick)" if self.quick else ""
+        return f"{self.passed} passed{failed}, {self.skipped} skipped{part}"
 
 
 def run_row(name: str, wheel: Path, tests: tuple[str, ...]) -> Result:
@@ -104,7 +106,8 @@ def write_page(lines: dict[str, str]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="release.matrix", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
-    parser.add_argument("--quick", action="store_true", help="some minutes; writes no page")
+    parser.add_argument("--quick", action="store_true", help="a part of the tests: minutes")
+    parser.add_argument("--write", action="store_true", help="the page, also with --quick")
     parser.add_argument("--wheel", type=Path, help="instead of building one")
     arguments = parser.parse_args()
     wheel = arguments.wheel or wheels.build_wheel("cpu")
@@ -117,9 +120,10 @@ def main() -> int:
         print(f"{name}: {versions}", flush=True)
         result = run_row(name, wheel, QUICK if arguments.quick else TESTS)
         print(f"{name}: {result.text}, {result.seconds:.0f} s", flush=True)
+        result.quick = arguments.quick and not result.reason
         lines[name] = line(result)
         failed |= result.failed > 0
-        if not arguments.quick:
+        if arguments.write or not arguments.quick:
             write_page(lines)
     return int(failed)
 
