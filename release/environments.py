@@ -66,17 +66,8 @@ class Environment:
             "OMP_NUM_THREADS": "1",
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",
         }
-        command = [
-            self.python,
-            "-m",
-            "pytest",
-            "-q",
-            "-n",
-            "2",
-            "-p",
-            "no:cacheprovider",
-            *arguments,
-        ]
+        options = "-m pytest -q -rfE -n 2 -p no:cacheprovider".split()
+        command = [self.python, *options, *arguments]
         run(command, cwd=folder, check=check, **variables)
 
     def remove(self) -> None:
