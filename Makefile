@@ -113,9 +113,15 @@ $(STAMP)transformers4: $(STAMP)test
 	@$(PIP) --upgrade --target .venv/transformers4 "$(TRANSFORMERS4)"
 	@touch $@
 
+# Environments of their own build and test what is released; torch is not needed here.
+$(STAMP)release: $(STAMP)venv Makefile
+	@echo "installing what releases need"
+	@$(PIP) uv "auditwheel>=6.8" abi3audit twine "kernels>=0.17"
+	@touch $@
+
 BUILD_test := native-test
 # The packages come while the native library is built, which ZOPRUNE_PURE_PYTHON leaves out here.
-$(STAMP)package $(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)lint $(STAMP)release: $(STAMP)%: $(STAMP)torch pyproject.toml
+$(STAMP)package $(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)lint: $(STAMP)%: $(STAMP)torch pyproject.toml
 	@echo "installing what 'make $*' needs"
 	@$(MAKE) -s --no-print-directory $(STAMP)$(or $(BUILD_$*),native) & native=$$!; ZOPRUNE_PURE_PYTHON=1 \
 	  $(PIP) --no-build-isolation -e ".$(if $(filter-out package,$*),[$*])"; \
