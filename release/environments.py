@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+UV = (sys.executable, "-m", "uv")
 TORCH = ("2.11.0", "2.13.0", "2.14.1", "2.15.0")  # oldest, of `make test`, ..., newest
 
 
@@ -41,9 +42,9 @@ class Environment:
         """A Python of that version: pyenv's, what uv finds on the machine, or can download."""
         for found in Path.home().glob(f".pyenv/versions/{self.version}.*/bin/python"):
             return str(found)
-        find = ["uv", "python", "find", "-q", self.version]
+        find = [*UV, "python", "find", "-q", self.version]
         if not (found := run(find, output=True, check=False).strip()):
-            run(["uv", "python", "install", "-q", self.version], check=False)
+            run([*UV, "python", "install", "-q", self.version], check=False)
             found = run(find, output=True, check=False).strip()
         return found or None
 
@@ -51,12 +52,12 @@ class Environment:
         interpreter = self.interpreter()
         if interpreter is None:
             raise FileNotFoundError(f"Python {self.version} is not installed here")
-        run(["uv", "venv", "-q", "--clear", "--python", interpreter, self.folder])
+        run([*UV, "venv", "-q", "--clear", "--python", interpreter, self.folder])
 
     def install(self, *requirements: object) -> None:
         # Where pip finds wheels on this machine, uv shall, too.
         links = {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")}
-        run(["uv", "pip", "install", "-q", "--python", self.python, *requirements], **links)
+        run([*UV, "pip", "install", "-q", "--python", self.python, *requirements], **links)
 
     def pytest(self, folder: Path, *arguments: object, check: bool = True) -> None:
         """Run tests from a folder that does not have the package; two processes."""
