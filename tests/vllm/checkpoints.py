@@ -66,13 +66,19 @@ def save(model, processor, folder: Path, rename: Callable[[str], str] = lambda n
     model.generation_config.eos_token_id = None
     model.save_pretrained(folder)
     path = folder / "model.safetensors"
-    weights = {rename(name): w for name, w in load_file(path).items()}
+    weights = {rename(name): _as_published(name, w) for name, w in load_file(path).items()}
     save_file(weights, path, {"format": "pt"})
     processor.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     config["torch_dtype"] = "float32"
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def _as_published(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """Experts' matrices [experts, in, out], as in the published checkpoints."""
+    is_expert = ".experts." in name and weight.dim() == 3
+    return weight.transpose(1, 2).contiguous() if is_expert else weight
 
 
 def text(kind: str, vocabulary: int, **more) -> dict:

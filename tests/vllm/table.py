@@ -27,7 +27,7 @@ class Case:
     sizes: tuple[tuple[int, int], ...] = ((28, 28), (28, 28), (28, 28))  # width, height
     single: bool = False  # transformers treats several images of a prompt in another way
     embeds: bool = False  # takes images as embeddings
-    dtype: str = "float32"
+    tokens: bool = True  # whether vLLM's answers can be compared on a CPU, in fp32
 
 
 QWEN = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -41,7 +41,7 @@ CASES = {
     "qwen2_5_vl": Case(QWEN, SIZES, embeds=True),
     "qwen3_vl": Case(QWEN, SIZES),
     "qwen3_vl_moe": Case(QWEN, SIZES),
-    "qwen3_5": Case(QWEN, SIZES, dtype="bfloat16"),  # vLLM's linear attention has no other on a CPU
+    "qwen3_5": Case(QWEN, SIZES, tokens=False),  # its linear attention: bf16 only
     "internvl": Case("<IMG_CONTEXT>", ((56, 56), (112, 56), (60, 120))),
     "mistral3": Case("[IMG]", SIZES),
     "gemma3": Case("<start_of_image>"),
@@ -69,22 +69,20 @@ def prompts(case: Case) -> list[tuple[str, list[Any]]]:
     return result
 
 
-def reference(
-    folder: Path, requests: list[tuple[str, list[Any]]], keep: Any, dtype: str = "float32"
-) -> list[list[int]]:
+def reference(folder: Path, requests: list[tuple[str, list[Any]]], keep: Any) -> list[list[int]]:
     """Tokens of transformers, pruned to ``keep``; None: not pruned."""
     import torch
     import zoprune
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=getattr(torch, dtype))
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     if keep is not None:
         know_more_of_qwen3()
         zoprune.prune(model, keep=keep)
     answers = []
     for text, images in requests:
-        inputs = processor(text=[text], images=[images], return_tensors="pt").to(model.dtype)
+        inputs = processor(text=[text], images=[images], return_tensors="pt")
         with torch.no_grad():
             ids = model.generate(**inputs, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
         answers.append(ids[0, inputs["input_ids"].shape[1] :].tolist())
@@ -147,13 +145,13 @@ def right(got: list[Any], expected: list[Any]) -> list[int]:
 def run(name: str, folder: Path) -> dict[str, list[int]]:
     case = CASES[name]
     requests = prompts(case)
-    expected = {k: reference(folder, requests, k, case.dtype) for k in (None, *KEEPS)}
+    expected = {k: reference(folder, requests, k) for k in (None, *KEEPS)}
     results = {"keep all: pruned = unpruned in transformers": right(expected[1.0], expected[None])}
     mixed = [(text, images, keep) for keep in KEEPS for text, images in requests]
     wanted = [answer for keep in KEEPS for answer in expected[keep]]
 
     # no caches, whole prompts: one by one, then all in one batch
-    plain = dict(dtype=case.dtype, enable_prefix_caching=False, mm_processor_cache_gb=0)
+    plain = dict(enable_prefix_caching=False, mm_processor_cache_gb=0)
     llm = engine.start(folder, 5, **plain)
     for keep in KEEPS:
         got = [ask(llm, [(text, images, keep)])[0] for text, images in requests]
@@ -164,7 +162,7 @@ def run(name: str, folder: Path) -> dict[str, list[int]]:
     engine.stop(llm)
 
     # prefix, encoder and processor caches, and chunks that end in the middle of images
-    caches = dict(dtype=case.dtype, enable_prefix_caching=True, max_num_batched_tokens=16)
+    caches = dict(enable_prefix_caching=True, max_num_batched_tokens=16)
     llm = engine.start(folder, 5, enable_mm_embeds=case.embeds, **caches)
     for turn in ("first", "second"):
         results[f"caches and chunks of 16, {turn} time"] = right(ask(llm, mixed), wanted)
@@ -181,19 +179,60 @@ def run(name: str, folder: Path) -> dict[str, list[int]]:
     got = ask(llm, [(text, images, 4) for text, images in requests])  # a budget not asked for yet
     worker.pick = right_pick
     results["other tokens, other answers"] = [
-        int(got != reference(folder, requests, 4, case.dtype)),
+        int(got != reference(folder, requests, 4)),
         1,
     ]
     engine.stop(llm)
 
     # without the option: vLLM's own class
-    llm = engine.start(folder, dtype=case.dtype)
+    llm = engine.start(folder)
     model = type(engine.model_of(llm))
     results["vLLM's own class"] = [int(model.__module__.startswith("vllm.")), 1]
     got = ask(llm, [(text, images, None) for text, images in requests])
     results["not pruned = transformers"] = right(got, expected[None])
     engine.stop(llm)
     return results
+
+
+def encode(name: str, folder: Path) -> dict[str, list[int]]:
+    """Where answers cannot be compared: what the encoder returns of three images, and the prompts.
+
+    Kept rows must be rows of the whole image, at the places that they say.
+    """
+    import torch
+    from transformers import AutoProcessor
+    from zoprune.vllm.columns import from_columns
+    from zoprune.vllm.options import KEEP, encode_keep
+    from zoprune.vllm.positions import SHIFT
+
+    case, keeps = CASES[name], (5, 0.4, 3)
+    llm = engine.start(folder, 5, dtype="bfloat16")
+    model = engine.model_of(llm)
+    processor = AutoProcessor.from_pretrained(folder)
+    text, images = case.placeholder * 3, pictures(case)
+    inputs = processor(text=[text], images=[images], return_tensors="pt")
+    given = {"pixel_values": inputs["pixel_values"].bfloat16()}
+    given["image_grid_thw"] = inputs["image_grid_thw"]
+    whole = model.embed_multimodal(**given)  # without a budget: vLLM's own
+    with torch.inference_mode():
+        codes = torch.tensor([encode_keep(keep) for keep in keeps], dtype=torch.float64)
+        kept = model.embed_multimodal(**given, **{KEEP: codes})
+    matches, lengths, width = [], [], model.pruning.width
+    for all_rows, rows, (_, _, across) in zip(
+        whole, kept, given["image_grid_thw"].tolist(), strict=True
+    ):
+        places = from_columns(rows[:, width:], torch.int32)
+        index = (places >> SHIFT) * (across // 2) + (places & ((1 << SHIFT) - 1))
+        matches.append(bool(torch.equal(all_rows[index], rows[:, :width])))
+        lengths.append(len(index.unique()))
+    expected = [5, round(0.4 * len(whole[1])), 3]
+    answers = ask(llm, [(t, i, keep) for keep in (5, 1.0) for t, i in prompts(case)])
+    engine.stop(llm)
+    return {
+        "kept rows are rows of the whole": right(matches, [True] * 3),
+        "as many as the budget says": right(lengths, expected),
+        "answers": right([len(answer) for answer in answers], [NEW] * len(answers)),
+    }
 
 
 def main(name: str, folder: Path) -> None:
@@ -203,7 +242,8 @@ def main(name: str, folder: Path) -> None:
     checkpoint = folder / name
     if not checkpoint.exists():
         getattr(checkpoints, name)(checkpoint)
-    print(json.dumps(run(name, checkpoint)))
+    check = run if CASES[name].tokens else encode
+    print(json.dumps(check(name, checkpoint)))
 
 
 if __name__ == "__main__":
