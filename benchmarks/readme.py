@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .cpu import plot
-from .cpu.report import RESULTS, ROOT
+from . import charts, table
+from .cpu.targets import PER_CALL
 from .e2e import table as e2e_table
-from .family import growth
 from .family import report as family
+from .machine import RESULTS, ROOT
 from .shapes import LLAVA, LLAVA_NEXT, QWEN
-from .targets import PER_CALL, Row, find
+from .targets import Row, find
 
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 README, FAMILY = ROOT / "README.md", ROOT / "docs" / "family.md"
@@ -39,65 +39,95 @@ LINES = [
     ("sensitivity", "m = 64, h = 0.01", LLAVA, "paper", "the paper's scores"),
     ("sensitivity", "m = 64, h = 0.01", LLAVA, "GEMM", "a bare GEMM of its FLOPs"),
     ("select", "k = 64", LLAVA, "loop", "the authors' loop"),
-    ("select", "k = 640", LLAVA_NEXT, "loop", "the authors' loop"),
-    ("select", "k = 640", LLAVA_NEXT, "better loop", "a loop that keeps the minimum"),
+    ("select", "5 crops, k = 128 each", LLAVA_NEXT, "loop", "the authors' loops, one a crop"),
+    ("select", "5 crops, k = 64 each", LLAVA_NEXT, "loop", "the authors' loops, one a crop"),
+    ("select", "k = 640", LLAVA_NEXT, "loop", "one authors' loop over all crops"),
+    ("select", "k = 640", LLAVA_NEXT, "better loop", "one that keeps the minimum"),
+    ("select", "k = 64", LLAVA, "eager", "host time of an eager call"),
+    ("score_and_select", "closed form, k = 64", LLAVA, "eager", "host time of an eager call"),
 ]
 
 
 def generate(results: list[dict[str, Any]]) -> str:
-    """The README's section: one table for each result file, CPUs first."""
+    """The README's section: a table for CPUs and one for GPUs, machines side by side."""
     sections = []
     for device, kind in (("cpu", "CPU"), ("cuda", "GPU")):
         found = [result for result in results if result["machine"]["device"] == device]
-        if not found:
-            sections.append(f"{kind}: not measured yet.")
-        sections += [section(result) for result in found]
+        sections.append(section(found) if found else f"{kind}: not measured yet.")
     return "\n\n".join(sections)
 
 
-def section(result: dict[str, Any]) -> str:
-    """The table of one result file: a column for each dtype that was measured."""
-    about, rows = result["machine"], result["rows"]
-    dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
-    lines = []
-    few_directions = False
+def section(results: list[dict[str, Any]]) -> str:
+    """Machines of one kind: each has a column for every dtype, and one for the floor."""
+    on_cpu = results[0]["machine"]["device"] == "cpu"
+    columns = [(result, dtypes_of(result)) for result in results]
+    lines, few_directions = [], False
     for op, variant, shape, against, words in LINES:
+        if against == "eager" and on_cpu:
+            continue
         cells = []
-        for dtype in dtypes:
-            row = find(rows, op, variant, shape, dtype)
-            few = row.get("directions_measured", result["directions"]) < result["directions"]
-            few_directions |= few
-            cells.append(cell(row, against, about["device"]) + ("\\*" if few else ""))
-        if any(text != "-" for text in cells):
-            lines.append(f"| `{op}`, {variant} | {shape.name} | {words} | {' | '.join(cells)} |")
-    where = f"{about['threads']} threads, " if about["device"] == "cpu" else ""
-    caption = (
-        f"**{about['name']}**, {where}torch {about['torch']}: times faster, medians of one run "
-        f"(`make {'bench' if about['device'] == 'cpu' else 'gpu-report'}`, {about['date'][:10]})"
-    )
-    table = [
-        f"| operator | shape | against | {' | '.join(dtypes)} |",
-        f"|---|---|---|{'---|' * len(dtypes)}",
+        for result, dtypes in columns:
+            rows = [find(result["rows"], op, variant, shape, dtype) for dtype in dtypes]
+            for row in rows:
+                few = row.get("directions_measured", result["directions"]) < result["directions"]
+                cells.append(cell(row, against, on_cpu) + ("\\*" if few else ""))
+                few_directions |= few
+            if against != "paper" or op == "sensitivity":
+                cells.append("")
+            else:
+                floors = [row.get("against", {}).get("projector") for row in rows]
+                known = [table.ratio(f, inverse=True) if f else "-" for f in floors]
+                cells.append(", ".join(known) if any(floors) else "-")
+        lines.append(f"| `{op}`, {variant} | {shape.name} | {words} | {' | '.join(cells)} |")
+    heading = []
+    for result, dtypes in columns:
+        place = f"{result['machine']['name']}, " if len(results) > 1 else ""
+        heading += [place + dtype for dtype in dtypes]
+        heading.append(f"{place}over a projector forward ({', '.join(dtypes)})")
+    found = [
+        *(caption(result["machine"]) for result in results),
+        "",
+        f"| operator | shape | against | {' | '.join(heading)} |",
+        f"|---|---|---|{'---|' * len(heading)}",
         *lines,
     ]
-    notes = [memory_note(result.get("memory", []))]
+    notes = [memory_note(result) for result in results]
     if few_directions:
         notes.append(
             "\\* The paper's scores were timed with a few of their 64 directions and scaled: their "
             "time is linear in that number."
         )
-    return "\n".join([caption, "", *table, "", *filter(None, notes)]).rstrip()
+    if any(" - |" in line for line in lines):
+        notes.append("-: not measured yet.")
+    return "\n".join([*found, "", *filter(None, notes)]).rstrip()
 
 
-def cell(row: Row, against: str, device: str) -> str:
+def dtypes_of(result: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(row["dtype"] for row in result["rows"]))
+
+
+def caption(about: dict[str, Any]) -> str:
+    where = f"{about['threads']} threads, " if about["device"] == "cpu" else ""
+    command = "bench" if about["device"] == "cpu" else "gpu-report"
+    return (
+        f"**{about['name']}**, {where}torch {about['torch']}: times faster, medians of one run "
+        f"(`make {command}`, {about['date'][:10]})"
+    )
+
+
+def cell(row: Row, against: str, on_cpu: bool) -> str:
+    """A ratio, on a GPU with the time; ``eager``: what the host spends on a call."""
+    if against == "eager" and "eager" in row:
+        return f"{row['eager']['host'] * 1e6:.3g} µs"
     if against not in row.get("against", {}):
         return "-"
-    text = f"{row['against'][against]['ratio']:.3g}x"
-    return f"{text}, {row['seconds'] * 1e6:.3g} µs" if device == "cuda" else text
+    text = table.ratio(row["against"][against])
+    return text if on_cpu else f"{text}, {row['seconds'] * 1e6:.3g} µs"
 
 
-def memory_note(rows: list[Row]) -> str:
+def memory_note(result: dict[str, Any]) -> str:
     """One sentence on peak extra memory, or nothing where it was not measured."""
+    rows = result.get("memory", [])
     own = [row for row in rows if row["shape"] == LLAVA.name and "extra_mib" in row]
     paper = [row["extra_mib"] for row in own if row["op"] == "paper-literal scores"]
     pruning = [row["extra_mib"] for row in own if row["op"] in PER_CALL]
@@ -167,9 +197,9 @@ def main(arguments: list[str]) -> int:
         return outdated
     for result in results:
         if result["machine"]["device"] == "cpu":
-            plot.draw(result).save(PICTURE, optimize=True)
+            charts.speed(result, PICTURE)
     for result in of_family:
-        growth.draw(result).save(GROWTH, optimize=True)
+        charts.growth(result, GROWTH)
     return 0
 
 

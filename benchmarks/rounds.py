@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .shapes import patches
+from zoprune_kernels.testing import patches
 
 BLOCKS = (64, 96, 128, 192, 256)
 SIZES = ((576, 64), (2880, 320), (2880, 640))

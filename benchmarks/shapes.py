@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoprune_kernels import reference
+from zoprune_kernels.testing import patches
 
+X = TypeVar("X")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DIRECTIONS = 64
 STEP = 0.01
@@ -34,6 +40,8 @@ class Shape:
 
 LLAVA = Shape("LLaVA-1.5", 576, 1024, 4096, 4096, (64, 128, 192))
 LLAVA_NEXT = Shape("LLaVA-NeXT", 2880, 1024, 4096, 4096, (160, 320, 640))
+# Its tokens are five crops one after another, of which each is pruned by itself in published code.
+CROPS = {LLAVA_NEXT: 5}
 QWEN = Shape("Qwen2.5-VL", 1024, 5120, 5120, 3584, (128,))
 # For the memory of a selection alone
 MANY_TOKENS = Shape("100,000 x 1024", 100_000, 1, 1, 1024, (1000,))
@@ -44,7 +52,10 @@ SHAPES = (LLAVA, LLAVA_NEXT, QWEN)
 
 @dataclass(frozen=True)
 class Inputs:
-    """Tokens and weights of one shape, all of one dtype, in ``nn.Linear`` layout."""
+    """Tokens and weights of one shape, all of one dtype, in ``nn.Linear`` layout.
+
+    What follows from them is computed when it is first asked for.
+    """
 
     shape: Shape
     x: Tensor  # [N, d]
@@ -59,10 +70,47 @@ class Inputs:
         return self.w1, self.b1, self.w2, self.b2
 
     @cached_property
+    def metric(self) -> Tensor:
+        """The folded metric [H, H]."""
+        return torch.ops.zoprune.fold_metric(self.w1, self.w2)
+
+    @cached_property
+    def keys(self) -> Tensor:
+        """The projector's outputs [N, D] in the model's dtype."""
+        return F.linear(F.gelu(F.linear(self.x, self.w1, self.b1)), self.w2, self.b2)
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """Closed-form scores [N], fp32."""
+        return torch.ops.zoprune.expected_sensitivity(self.x, self.w1, self.b1, self.metric)
+
+    @cached_property
+    def native_scores(self) -> Tensor:
+        """The scores in the model's dtype, as loops in a model have them."""
+        return self.scores.to(self.keys.dtype)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """What a bare matrix product multiplies by w2, [R, H]: large enough to run at its best."""
+        count = min(2304, 4 * self.shape.tokens)
+        return torch.randn(count, self.shape.hidden, device=self.x.device).to(self.x.dtype)
+
+    @cached_property
     def exact_outputs(self) -> Tensor:
         """The projector's outputs [N, D] in fp64."""
         w1, b1, w2, b2 = (layer.double() for layer in self.layers)
         return reference.project(self.x.double(), w1, b1, w2, b2, "gelu")
+
+    def to(self, device: str) -> Inputs:
+        moved = (tensor.to(device) for tensor in (self.x, *self.layers, self.directions))
+        return Inputs(self.shape, *moved)
+
+
+def with_copies(inputs: X, names: Sequence[str]) -> X:
+    """The same inputs, with tensors of their own for some names."""
+    other = copy.copy(inputs)
+    other.__dict__.update({name: getattr(inputs, name).clone() for name in names})
+    return other
 
 
 def make_inputs(shape: Shape, dtype: torch.dtype, directions: int = DIRECTIONS) -> Inputs:
@@ -85,13 +133,3 @@ def make_inputs(shape: Shape, dtype: torch.dtype, directions: int = DIRECTIONS) 
         b2[:, 0],
         u / u.norm(dim=1, keepdim=True),
     )
-
-
-def patches(tokens: int, features: int, generator: torch.Generator) -> Tensor:
-    """float32 [tokens, features] like an image's: 32 contents in changing mixtures, plus noise.
-
-    Tokens of independent noise would be all equally far apart, which no image's are.
-    """
-    contents = torch.randn(32, features, generator=generator)
-    mixture = torch.softmax(4 * torch.randn(tokens, 32, generator=generator), dim=1)
-    return mixture @ contents + 0.3 * torch.randn(tokens, features, generator=generator)

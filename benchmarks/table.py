@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .timing import NOISY
+
 Row = dict[str, Any]
 
 
@@ -23,11 +25,18 @@ def render(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def ratio(found: Row, *, inverse: bool = False) -> str:
+    """A ratio in Markdown, with its spread where that is too large to be passed over."""
+    value = 1 / found["ratio"] if inverse else found["ratio"]
+    noisy = f" (± {found['spread'] / 2:.0%})" if found.get("spread", 0) > NOISY else ""
+    return f"{value:.3g}x{noisy}"
+
+
 def ratios(rows: list[Row], directions: int) -> list[str]:
     if not rows:
         return []
     lines = ["times faster than            (lowest - highest of the rounds)"]
-    heading, scaled, few_steps = "", False, None
+    heading, scaled, few_steps, noisy = "", False, None, 0
     for row in rows:
         place = f"{row['shape']}, {row['dtype']}"
         if place != heading:
@@ -42,9 +51,11 @@ def ratios(rows: list[Row], directions: int) -> list[str]:
         few_steps = few_steps or row.get("steps_measured")
         mark = "*" if few or "steps_measured" in row else " "
         found = [
-            f"{label} {value['ratio']:.3g} ({value['lowest']:.3g} - {value['highest']:.3g})"
+            f"{label} {value['ratio']:.3g} ({value['lowest']:.3g} - {value['highest']:.3g}"
+            f"{', NOISY' if value['spread'] > NOISY else ''})"
             for label, value in row["against"].items()
         ]
+        noisy += sum(value["spread"] > NOISY for value in row["against"].values())
         lines.append(f"{name:<46}{mark} {'   '.join(found)}")
     if scaled:
         few = min(row.get("directions_measured", directions) for row in rows)
@@ -54,6 +65,11 @@ def ratios(rows: list[Row], directions: int) -> list[str]:
         )
     if few_steps:
         lines.append(f"* {few_steps} of the loop's k equal steps were timed, and scaled up")
+    if noisy:
+        lines.append(
+            f"NOISY: {noisy} ratios whose middle half of the rounds spreads over more than "
+            f"{NOISY:.0%}: measure again on a quieter machine"
+        )
     return [*lines, ""]
 
 

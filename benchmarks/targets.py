@@ -1,4 +1,4 @@
-"""The CPU's performance targets, and whether a set of measured rows meets them."""
+"""Performance targets, and whether a set of measured rows meets them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .shapes import LLAVA, LLAVA_NEXT, MANY_TOKENS, Shape
+from .shapes import Shape
 
 Row = dict[str, Any]
 
@@ -15,29 +15,22 @@ NOTES = {
     "select_coverage (ones as weights), 576 -> 64, D 1024": "(docs/family.md says why)",
 }
 
-PER_CALL = {
-    "expected_sensitivity",
-    "sensitivity",
-    "select",
-    "score_and_select",
-    "project_and_select",
-}
-
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio ("x") to reach or a memory use ("MiB") not to exceed."""
+    """A measured value that should reach ``goal``, or not exceed it where ``at_most``."""
 
     text: str
     goal: float
-    unit: str
+    unit: str  # "x", "MiB" or "us"
     look_up: Callable[[list[Row]], float | None]
+    at_most: bool = False
 
     def verdict(self, rows: list[Row]) -> Row:
         """``measured`` and ``met`` are None where the row was not measured or was refused."""
         measured, met = self.look_up(rows), None
         if measured is not None:
-            met = measured >= self.goal if self.unit == "x" else measured <= self.goal
+            met = measured <= self.goal if self.at_most else measured >= self.goal
         return {
             "target": self.text,
             "goal": self.goal,
@@ -58,13 +51,28 @@ def find(rows: list[Row], op: str, variant: str, shape: Shape, dtype: str) -> Ro
 
 
 def ratio(
-    op: str, variant: str, shape: Shape, dtype: str, against: str
+    op: str, variant: str, shape: Shape, dtype: str, against: str, *, inverse: bool = False
 ) -> Callable[[list[Row]], float | None]:
-    """Looks up one measured ratio."""
+    """Looks up how many times faster a row is than what it is against, slower if ``inverse``."""
 
     def look_up(rows: list[Row]) -> float | None:
         row = find(rows, op, variant, shape, dtype)
-        return row["against"][against]["ratio"] if "against" in row else None
+        if against not in row.get("against", {}):
+            return None
+        found = row["against"][against]["ratio"]
+        return 1 / found if inverse else found
+
+    return look_up
+
+
+def microseconds(
+    op: str, variant: str, shape: Shape, dtype: str, *, calls: int = 1
+) -> Callable[[list[Row]], float | None]:
+    """Looks up a time, divided by ``calls``."""
+
+    def look_up(rows: list[Row]) -> float | None:
+        seconds = find(rows, op, variant, shape, dtype).get("seconds")
+        return None if seconds is None else seconds * 1e6 / calls
 
     return look_up
 
@@ -83,57 +91,3 @@ def memory(ops: set[str], shape: Shape, dtype: str) -> Callable[[list[Row]], flo
         return max(found, default=None)
 
     return look_up
-
-
-def targets(dtype: str) -> list[Target]:
-    """The targets of one dtype."""
-    closed, sampled = "closed form", "m = 64, h = 0.01"
-    found = [
-        Target(
-            f"closed-form scores vs the paper's, {dtype}",
-            100,
-            "x",
-            ratio("expected_sensitivity", closed, LLAVA, dtype, "paper"),
-        ),
-        Target(
-            f"closed-form score_and_select vs the paper's, {dtype}",
-            60,
-            "x",
-            ratio("score_and_select", f"{closed}, k = 64", LLAVA, dtype, "paper"),
-        ),
-        Target(
-            f"m = 64 scores vs a bare GEMM of their FLOPs, {dtype}",
-            0.9,
-            "x",
-            ratio("sensitivity", sampled, LLAVA, dtype, "GEMM"),
-        ),
-        Target(
-            f"select 64 of 576 vs the authors' loop, {dtype}",
-            10,
-            "x",
-            ratio("select", "k = 64", LLAVA, dtype, "loop"),
-        ),
-        Target(
-            f"select 640 of 2880 vs the authors' loop, {dtype}",
-            20,
-            "x",
-            ratio("select", "k = 640", LLAVA_NEXT, dtype, "loop"),
-        ),
-        Target(f"extra memory whatever m, {dtype}", 64, "MiB", memory(PER_CALL, LLAVA, dtype)),
-        Target(
-            f"extra memory, select 1,000 of 100,000 x 1024, {dtype}",
-            256,
-            "MiB",
-            memory({"select"}, MANY_TOKENS, dtype),
-        ),
-    ]
-    if dtype == "bf16":
-        found.append(
-            Target(
-                f"m = 64 scores vs the paper's, {dtype}",
-                2.4,
-                "x",
-                ratio("sensitivity", sampled, LLAVA, dtype, "paper"),
-            )
-        )
-    return found

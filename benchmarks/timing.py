@@ -11,6 +11,8 @@ from typing import Any
 # Shorter calls are repeated until a sample takes this long, in seconds.
 SHORTEST_SAMPLE = 0.02
 MOST_ROUNDS = 15
+# A ratio whose spread is larger is marked: the machine was not quiet enough.
+NOISY = 0.15
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,21 @@ class Times:
     def __add__(self, other: Times) -> Times:
         return Times([a + b for a, b in zip(self.seconds, other.seconds, strict=True)])
 
-    def ratio_to(self, other: Times) -> tuple[float, float, float]:
-        """Ratio of the medians, and the lowest and highest ratio within one round."""
-        each = [a / b for a, b in zip(self.seconds, other.seconds, strict=True)]
-        return self.median / other.median, min(each), max(each)
+    def ratio_to(self, other: Times) -> dict[str, float]:
+        """The median of the rounds' ratios, their lowest, highest and ``spread``.
+
+        The spread is the range of their middle half over the median: what the machine's noise made
+        of the ratio. More than ``NOISY`` is reported as such.
+        """
+        each = sorted(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
+        middle = statistics.median(each)
+        low, _, high = statistics.quantiles(each, n=4) if len(each) > 1 else [middle] * 3
+        return {
+            "ratio": middle,
+            "lowest": each[0],
+            "highest": each[-1],
+            "spread": (high - low) / middle,
+        }
 
 
 def in_turns(

@@ -1,7 +1,7 @@
 """What pruning saves in vLLM: requests per second, time to the first token, KV blocks of a prompt.
 
     python -m benchmarks.vllm                  # this CPU: LLaVA-1.5 with 2 of 32 language layers
-    python -m benchmarks.vllm --device cuda    # a GPU: all layers; also `make gpu-report`
+    python -m benchmarks.vllm --device cuda    # a GPU: all layers; also a part of `make gpu-report`
     python -m benchmarks.vllm --tiny           # a model of a few hundred kilobytes, to try it out
 
 Unpruned, keep 128 and keep 64, each in an engine and a process of its own, on random weights and
@@ -23,8 +23,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .cpu.report import RESULTS, ROOT, Row, file_name, machine
-from .gpu.parts import write as write_part
+from .case import Row
+from .gpu.runner import write_part
+from .machine import RESULTS, ROOT, file_name, machine
 
 KEEPS = (None, 128, 64)  # None: unpruned
 WORDS = 40  # of text in each prompt

@@ -2,17 +2,15 @@
 
 import pytest
 import torch
-from PIL import ImageColor
 
-from benchmarks import readme, table
-from benchmarks.cpu import report as cpu_report
+from benchmarks import charts, measure, readme, table
 from benchmarks.family import baselines as family_baselines
 from benchmarks.family import cases as family_cases
 from benchmarks.family import growth
 from benchmarks.family import report as family
 from benchmarks.shapes import Shape
-from tests.ops.family import clustered, grid
 from zoprune_kernels import reference
+from zoprune_kernels.testing import clustered, grid
 
 SCORES, KEYS = torch.rand(63).double(), clustered(63, 40, torch.float64)
 
@@ -31,6 +29,9 @@ def test_loops_are_the_references(k):
     ]
     for picks, definition in pairs:
         assert picks.tolist() == definition(SCORES, KEYS, k, **order).tolist()
+    isolated = {"method": "maxmin", "first": "isolated"}
+    exact = reference.select(SCORES, KEYS, k, **isolated, **order)
+    assert family_baselines.divprune(KEYS, k).tolist() == exact.tolist()
     assert family_baselines.adaptprune(SCORES, KEYS, k, grid(63, 9)).tolist() == soft.tolist()
     loop = family_baselines.exponential(SCORES, KEYS, k, **exponential)
     exact = reference.select_suppress(SCORES, KEYS, k, rule="exponential", **exponential, **order)
@@ -38,6 +39,16 @@ def test_loops_are_the_references(k):
     loop = family_baselines.hard_suppression(SCORES, KEYS, k, threshold=0.5)
     exact = reference.select_suppress(SCORES, KEYS, k, rule="hard", threshold=0.5, **order)
     assert loop.tolist() == exact.tolist()
+
+
+def test_tomes_merge_is_the_reference():
+    merged, sizes = family_baselines.tome_merge(KEYS, KEYS, 15)
+    want, counts, positions = reference.merge_bipartite(KEYS, KEYS, 15)
+    assert sizes[:, 0].sum() == 63 and sizes[:, 0].sort().values.tolist() == sorted(counts.tolist())
+    # Those that stay are in the order of their similarity in one, of their position in the other
+    torch.testing.assert_close(merged[17:], want[positions % 2 == 1])
+    pairs = torch.cdist(merged[:17], want[positions % 2 == 0]).amin(1)
+    assert pairs.max() < 1e-6
 
 
 @pytest.mark.parametrize("k", [1, 9, 30])
@@ -52,7 +63,7 @@ def measured():
     """A result of every operator at a tiny shape, in the place of 2,880 tokens."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(family.GRID_WIDTH, 64, 8)
-        patch.setattr(cpu_report, "SECONDS", 0)
+        patch.setattr(measure, "SECONDS", 0)
         patch.setattr(growth, "TOKENS", (64, 128))
         patch.setattr(growth, "KEEP", (16, 32))
         patch.setattr(growth, "MANY", 96)
@@ -70,8 +81,8 @@ def test_every_operator_is_measured(measured):
 
 def test_table_shows_what_was_measured(measured):
     rows = [row | {"shape": family.SHAPES[0].name} for row in measured["rows"]]
-    against = {"loop": rows[2]["against"]["loop"] | {"ratio": 12.34}}
-    rows[2] |= {"against": against, "steps_measured": 8}
+    against = {"loop": rows[3]["against"]["loop"] | {"ratio": 12.34, "spread": 0.0}}
+    rows[3] |= {"against": against, "steps_measured": 8}
     text = readme.generate_family([measured | {"rows": rows}])
     assert "| `select`, mmr | a loop of MMR | 12.3x\\* | - | - | 10x |" in text
     assert "* 8 of the loop's k equal steps" in "\n".join(table.ratios(rows, 0))
@@ -79,10 +90,10 @@ def test_table_shows_what_was_measured(measured):
     assert [v["met"] for v in verdicts[6:9]] == [True, None, None]
 
 
-def test_growth_is_drawn(measured):
-    picture = growth.draw(measured).convert("RGB")
-    colours = {colour for _, colour in picture.getcolors(1 << 24)}
-    assert {ImageColor.getrgb(colour) for colour, _ in growth.LINES.values()} <= colours
+def test_growth_is_drawn(measured, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install matplotlib")
+    charts.growth(measured, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_documents_are_current():

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 import zoprune_kernels as zk
+from zoprune_kernels.testing import patches
 
 from .. import baselines
-from ..shapes import DTYPES, LLAVA, MANY_TOKENS, STEP, TINY, Inputs, make_inputs, patches
+from ..shapes import DTYPES, LLAVA, MANY_TOKENS, STEP, TINY, Inputs, make_inputs
 
 SHAPES = {shape.name: shape for shape in (LLAVA, MANY_TOKENS, TINY)}
 

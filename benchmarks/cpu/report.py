@@ -9,94 +9,27 @@ A partial run (``--only``, ``--shape``, ``--dtype``, ``--quick``) is printed, an
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import re
 import shlex
-import subprocess
-import sys
-from collections.abc import Callable
-from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import zoprune_kernels
-from zoprune_kernels import backend
-
 from .. import table
+from ..case import Row
+from ..machine import OPS, RESULTS, file_name, machine
+from ..measure import ROUNDS, Progress, measure_group, show_progress
 from ..shapes import DIRECTIONS, DTYPES, LLAVA, MANY_TOKENS, SHAPES, Shape
-from ..targets import targets
-from ..timing import Times, in_turns
 from . import memory
-from .cases import OPS, Case, Group, groups
+from .cases import groups
+from .targets import targets
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
-# Rounds for a group of cases, and for how long quick ones may take more.
-ROUNDS, SECONDS = 3, 5.0
 # Published form: gigabytes, so in one dtype only
 MEMORY_CASES = {
     "bf16": list(memory.CASES),
     "fp32": [case for case in memory.CASES if case != "published"],
 }
-
-Row = dict[str, Any]
-Progress = Callable[[str], None]
-
-
-def measure_group(group: Group, rounds: int, progress: Progress) -> list[Row]:
-    """Check every case's result, then time all cases and baselines in turns: one row per case."""
-    place = f"{group.shape.name}, {group.dtype}"
-    rows: dict[Case, Row] = {}
-    for case in group.cases:
-        progress(f"{place}: checking {case.name}")
-        row: Row = {"op": case.op, "variant": case.variant, "shape": group.shape.name}
-        row["dtype"] = group.dtype
-        try:
-            checks = case.check(case.run())  # warms the case up, too
-        except RuntimeError as error:
-            row["refused"] = str(error)
-        else:
-            row["checks"] = [str(check) for check in checks]
-            failed = [str(check) for check in checks if not check.passed]
-            row |= {"refused": "; ".join(failed)} if failed else {}
-        rows[case] = row
-
-    group = group.only(lambda case: "refused" not in rows[case])
-    functions = {**group.baselines} | {case.name: case.run for case in group.cases}
-    times = in_turns(
-        functions,
-        rounds,
-        seconds=0 if rounds == 1 else SECONDS,
-        progress=lambda name: progress(f"{place}: {name}"),
-    )
-    for case in group.cases:
-        rows[case] |= _outcome(case, times)
-    return list(rows.values())
-
-
-def _outcome(case: Case, times: dict[str, Times]) -> Row:
-    """The times of a case and its ratio to each baseline."""
-    own = times[case.name]
-    against = {}
-    for label, terms in case.against.items():
-        other = reduce(Times.__add__, [times[name].scaled(factor) for name, factor in terms])
-        ratio, low, high = other.ratio_to(own)
-        against[label] = {
-            "ratio": ratio,
-            "lowest": low,
-            "highest": high,
-            "seconds": other.median,
-            "of": terms,
-        }
-    outcome: Row = {"seconds": own.median, "rounds": len(own.seconds), "against": against}
-    if case.directions is not None:
-        outcome["directions_measured"] = case.directions
-    return outcome
 
 
 def measure_memory(dtype: str, ops: set[str], progress: Progress) -> list[Row]:
@@ -110,48 +43,6 @@ def measure_memory(dtype: str, ops: set[str], progress: Progress) -> list[Row]:
             progress(f"memory {dtype}: {case}, {shape}")
             rows.append(memory.measure(case, shape, dtype))
     return rows
-
-
-def commit() -> str:
-    """The commit that is checked out; ``-dirty`` where anything but results differs from it."""
-    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)
-    name = git(["git", "describe", "--always"]).stdout.strip()
-    others = ["git", "diff", "--quiet", "HEAD", "--", ".", ":!benchmarks/results"]
-    if not name:
-        return "unknown"
-    return f"{name}-dirty" if git(others).returncode else name
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on and with."""
-    served = {op: backend.candidates(op, "cpu") for op in OPS}
-    return {
-        "device": "cpu",
-        "name": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "zoprune_kernels": zoprune_kernels.__version__,
-        "backends": {
-            op: next(name for name, reason in found if reason is None)
-            for op, found in served.items()
-        },
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
-        "commit": commit(),
-    }
-
-
-def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
-def file_name(device: str) -> str:
-    """A device's name as a file name: lower case, words joined by hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json"
 
 
 def run(
@@ -191,10 +82,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, help="where to write a partial run")
     options = parser.parse_args(arguments)
 
-    def progress(text: str) -> None:
-        if sys.stderr.isatty():
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
     with torch.inference_mode():
         report = run(
             [shape for shape in SHAPES if not options.shape or shape.name in options.shape],
@@ -202,9 +89,9 @@ def main(arguments: list[str]) -> int:
             set(options.only or OPS),
             quick=options.quick,
             rounds=options.rounds,
-            progress=progress,
+            progress=show_progress,
         )
-    progress("")
+    show_progress("")
     report["machine"]["command"] = shlex.join(["python", "-m", "benchmarks.cpu", *arguments])
     print(table.render(report))
 

@@ -13,8 +13,9 @@ import torch
 
 import zoprune_kernels as zk
 
+from ..machine import OPS
 from ..shapes import DTYPES, LLAVA, STEP, Shape, make_inputs
-from .cases import FEW_DIRECTIONS, OPS
+from .cases import FEW_DIRECTIONS
 
 SMALL = Shape("small", 64, 128, 256, 256, (16,))
 SHAPES = {"llava": LLAVA, "small": SMALL}

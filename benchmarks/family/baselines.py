@@ -28,6 +28,21 @@ def cdpruner(quality: Tensor, keys: Tensor, k: int) -> Tensor:
     return picks
 
 
+def divprune(keys: Tensor, k: int) -> Tensor:
+    """Max-min as in vbdi/divprune, ``DivPrune``: picks [k], first the most isolated token."""
+    unit = keys / keys.norm(dim=1, keepdim=True)
+    distance = 1.0 - torch.mm(unit, unit.t())  # [N, N]
+    picks = torch.empty(k, dtype=torch.long)
+    for i in range(k):
+        if i == 0:
+            scores = torch.topk(distance, 2, dim=0, largest=False).values[1, :]
+        else:
+            rows = torch.index_select(distance, 0, torch.index_select(picks, 0, torch.arange(i)))
+            scores = torch.min(rows, dim=0).values
+        picks[i] = torch.argmax(scores)
+    return picks
+
+
 def adaptprune(
     scores: Tensor,
     keys: Tensor,
@@ -137,24 +152,30 @@ def visionzip_merge(tokens: Tensor, keys: Tensor, kept: Tensor) -> Tensor:
     return tokens[kept] + assigned.T @ tokens[dropped] / counts
 
 
-def bipartite_merge(tokens: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """ToMe's ``bipartite_soft_matching`` and ``merge_wavg`` (facebookresearch/ToMe), sizes 1.
+def tome_merge(tokens: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """``bipartite_soft_matching`` and ``merge_wavg`` of facebookresearch/ToMe, step by step.
 
-    Merged tokens [N - count, D], those at even positions that stay first, and their sizes.
+    Merged tokens [N - count, D], those of even positions that stay first, and their sizes. Without
+    a class token those that stay are in the order of their similarity.
     """
-    unit = _unit(keys)
-    best, nearest = (unit[::2] @ unit[1::2].T).max(dim=-1)
-    order = best.argsort(descending=True)
-    source, stay = order[:count], order[count:].sort().values
-    into = nearest[source][:, None]
+    metric = keys[None] / keys[None].norm(dim=-1, keepdim=True)
+    a, b = metric[..., ::2, :], metric[..., 1::2, :]
+    node_max, node_idx = (a @ b.transpose(-1, -2)).max(dim=-1)
+    edge_idx = node_max.argsort(dim=-1, descending=True)[..., None]
+    unm_idx, src_idx = edge_idx[..., count:, :], edge_idx[..., :count, :]
+    dst_idx = node_idx[..., None].gather(dim=-2, index=src_idx)
 
     def merge(x: Tensor) -> Tensor:
-        even, odd = x[::2], x[1::2].clone()
-        odd = odd.scatter_reduce(0, into.expand(-1, x.shape[1]), even[source], reduce="sum")
-        return torch.cat([even[stay], odd])
+        src, dst = x[..., ::2, :], x[..., 1::2, :]
+        n, t1, c = src.shape
+        unm = src.gather(dim=-2, index=unm_idx.expand(n, t1 - count, c))
+        src = src.gather(dim=-2, index=src_idx.expand(n, count, c))
+        dst = dst.scatter_reduce(-2, dst_idx.expand(n, count, c), src, reduce="sum")
+        return torch.cat([unm, dst], dim=1)
 
-    sizes = merge(torch.ones(len(tokens), 1, dtype=tokens.dtype))
-    return merge(tokens) / sizes, sizes
+    x, size = tokens[None], torch.ones_like(tokens[None, :, :1])
+    x, size = merge(x * size), merge(size)
+    return (x / size)[0], size[0]
 
 
 def segmented_topk(scores: Tensor, counts: list[int], keep: list[int]) -> Tensor:

@@ -1,29 +1,35 @@
 """The selection family's operators, the loops they are compared with, and checks of their results.
 
-A line in ``OPERATORS`` adds an operator or variant.
+A line in ``OPERATORS`` adds an operator or variant, one in ``LOOPS`` what it is compared with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import zoprune_kernels as zk
 from zoprune_kernels import reference
+from zoprune_kernels.testing import (
+    Check,
+    certify_coverage,
+    certify_dpp,
+    certify_select,
+    certify_suppress,
+)
 
-from .. import baselines
-from ..verify import Check
-from . import baselines as family_baselines
+from .. import baselines as published
+from ..case import Case, Run
+from . import baselines
 
 # Steps of a loop that are timed where all k take minutes; each step takes the same time.
 FEW_STEPS, FEW_STEPS_FROM = 8, 1000  # tokens
 CHECKED_PICKS, CHECKED_RIVALS = 8, 256
-GAIN_TOLERANCE = 1e-4
 # fp32 and fp64 may give a token whose two nearest are equally near to different ones.
 DIFFERENT_ROWS = 0.01
 SEGMENTS = 16
@@ -38,11 +44,20 @@ class Tokens:
     positions: Tensor
     kept: Tensor
 
+    def to(self, device: str) -> Tokens:
+        tensors = self.scores, self.keys, self.positions, self.kept
+        return Tokens(*(tensor.to(device) for tensor in tensors))
+
     @property
     def k(self) -> int:
         return len(self.kept)
 
-    @property
+    @cached_property
+    def cosines(self) -> Tensor:
+        """All cosines [N, N], which a loop reads whose steps alone are timed."""
+        return baselines.cosines(self.keys)
+
+    @cached_property
     def native_scores(self) -> Tensor:
         """Scores in the keys' dtype, as loops in a model have them."""
         return self.scores.to(self.keys.dtype)
@@ -53,116 +68,35 @@ class Tokens:
         return self.k if len(self.scores) < FEW_STEPS_FROM else min(FEW_STEPS, self.k)
 
 
-class Part(NamedTuple):
-    """What a loop does, or ``timed_steps`` of its k steps."""
-
-    name: str
-    run: Callable[[Tokens], Any]
-    in_steps: bool = False
-
-    def factor(self, x: Tokens) -> float:
-        return x.k / x.timed_steps if self.in_steps else 1.0
+FIRST = {"steps": CHECKED_PICKS, "rivals": CHECKED_RIVALS}
 
 
-@dataclass(frozen=True)
-class Operator:
-    """What is called, the parts of the loop it is against, and a check of its result."""
-
-    op: str
-    variant: str
-    goal: float | None
-    against: str
-    run: Callable[[Tokens], Any]
-    loop: list[Part]
-    check: Callable[[Tokens, Any], list[Check]]
-
-    def scaled(self, x: Tokens) -> bool:
-        """Whether the loop's time is that of a few steps, scaled."""
-        return any(part.factor(x) > 1 for part in self.loop)
+def selecting(**options: Any) -> Callable[[Tokens, Tensor], list[Check]]:
+    """The first picks against random other tokens."""
+    return lambda x, got: [certify_select(got, x.scores, x.keys, **FIRST, **options)]
 
 
-def first_picks(
-    gains: Callable[[Tokens, Tensor, Tensor], Tensor], x: Tokens, picks: Tensor
-) -> list[Check]:
-    """The first picks against random other tokens, by their gains in fp64.
-
-    ``gains(x, picked, candidates)`` are those of candidates after some picks.
-    """
-    shortfall = 0.0 if picks.unique().numel() == x.k else float("inf")
-    others = torch.randperm(len(x.scores), generator=torch.Generator().manual_seed(0))
-    others = others[~torch.isin(others, picks)][:CHECKED_RIVALS]
-    for step, pick in enumerate(picks[:CHECKED_PICKS]):
-        found = gains(x, picks[:step], torch.cat([pick[None], others]))
-        best = found.max()
-        shortfall = max(shortfall, float((best - found[0]) / best.abs()))
-    return [Check(f"first {CHECKED_PICKS} picks", shortfall, GAIN_TOLERANCE)]
+def suppressing(
+    use_positions: bool = False, **options: Any
+) -> Callable[[Tokens, Tensor], list[Check]]:
+    return lambda x, got: [
+        certify_suppress(
+            got, x.scores, x.keys, x.positions if use_positions else None, **FIRST, **options
+        )
+    ]
 
 
-def unit(x: Tokens, rows: Tensor) -> Tensor:
-    return reference.unit_keys(x.keys[rows].double())
+def determinant(x: Tokens, got: Tensor) -> list[Check]:
+    return [certify_dpp(got, x.scores, x.keys, **FIRST)]
 
 
-def largest_cosine(x: Tokens, picked: Tensor, candidates: Tensor) -> Tensor:
-    return (unit(x, candidates) @ unit(x, picked).T).max(dim=1).values
-
-
-def sads_gains(x: Tokens, picked: Tensor, candidates: Tensor) -> Tensor:
-    weight = reference.normalised_scores(x.scores.double())[candidates]
-    return weight * (1 - largest_cosine(x, picked, candidates)) if len(picked) else weight
-
-
-def mmr_gains(x: Tokens, picked: Tensor, candidates: Tensor) -> Tensor:
-    weight = reference.normalised_scores(x.scores.double())[candidates]
-    if not len(picked):
-        return weight
-    return TRADEOFF * weight - (1 - TRADEOFF) * largest_cosine(x, picked, candidates)
-
-
-def maxmin_gains(x: Tokens, picked: Tensor, candidates: Tensor) -> Tensor:
-    if not len(picked):
-        return x.scores[candidates].double()
-    return 1 - largest_cosine(x, picked, candidates)
-
-
-def dpp_gains(x: Tokens, picked: Tensor, candidates: Tensor) -> Tensor:
-    z = unit(x, candidates)
-    basis = torch.linalg.qr(unit(x, picked).T).Q
-    rest = 1 - (z @ basis).square().sum(1) if len(picked) else torch.ones(len(z)).double()
-    return x.scores[candidates].double() ** 2 * rest
-
-
-def soft_gains(x: Tokens, picked: Tensor, candidates: Tensor) -> Tensor:
-    cosine = unit(x, candidates) @ unit(x, picked).T
-    distance = torch.cdist(x.positions[candidates].double(), x.positions[picked].double())
-    close = torch.exp(-(distance**2) / (2 * 1.5**2) - (1 - cosine) ** 2 / (2 * 0.05**2))
-    close = torch.where(distance <= 5, close, 0.0)
-    return x.scores[candidates].double() * (1 - close).prod(dim=1)
-
-
-def exponential_gains(
-    sigma_similarity: float, x: Tokens, picked: Tensor, candidates: Tensor
-) -> Tensor:
-    cosine = unit(x, candidates) @ unit(x, picked).T
-    return x.scores[candidates].double() - torch.exp((cosine - 1) / sigma_similarity).sum(dim=1)
-
-
-def hard_gains(x: Tokens, picked: Tensor, candidates: Tensor) -> Tensor:
-    gains = x.scores[candidates].double()
-    if not len(picked):
-        return gains
-    return torch.where(largest_cosine(x, picked, candidates) > 0.8, 0.0, gains)
-
-
-def coverage_gains(x: Tokens, picked: Tensor, candidates: Tensor) -> Tensor:
-    z = reference.unit_keys(x.keys.double())
-    covered = (z @ z[picked].T).amax(1).clamp_min(0) if len(picked) else torch.zeros(len(z))
-    added = (z @ z[candidates].T - covered[:, None]).clamp_min(0).sum(0)
-    return x.scores[candidates].double() * added
+def coverage(x: Tokens, got: Tensor) -> list[Check]:
+    return [certify_coverage(got, x.scores, x.keys, **FIRST)]
 
 
 def merged_tokens(x: Tokens, result: tuple[Tensor, Tensor]) -> list[Check]:
     """Merged tokens against those of fp64 similarities."""
-    want = family_baselines.visionzip_merge(x.keys.double(), x.keys.double(), x.kept)
+    want = baselines.visionzip_merge(x.keys.double(), x.keys.double(), x.kept)
     error = (result[0].double() - want).norm(dim=1) / want.norm(dim=1)
     different = error > (1e-5 if x.keys.dtype == torch.float32 else 1e-2)
     return [Check("share of merged tokens", float(different.double().mean()), DIFFERENT_ROWS)]
@@ -186,36 +120,10 @@ def same_as_loop(x: Tokens, picks: Tensor) -> list[Check]:
     return [Check("picks", float((picks != segmented_loop(x)).sum()), 0)]
 
 
-def selected(method: str) -> Callable[[Tokens], Tensor]:
-    return lambda x: zk.select(x.scores, x.keys, x.k, method=method, sort=False)
-
-
-def suppressed(use_positions: bool, **options: Any) -> Callable[[Tokens], Tensor]:
+def suppressed(use_positions: bool, **options: Any) -> Run[Tokens]:
     return lambda x: zk.select_suppress(
         x.scores, x.keys, x.k, x.positions if use_positions else None, sort=False, **options
     )
-
-
-def loop(function: Callable[..., Tensor], **options: Any) -> list[Part]:
-    """``function(scores, keys, k)``, all of it."""
-    return [
-        Part(function.__name__, lambda x: function(x.native_scores, x.keys, x.k, **options)),
-    ]
-
-
-def soft_steps(x: Tokens) -> Tensor:
-    return family_baselines.adaptprune(x.native_scores, x.keys, x.timed_steps, x.positions)
-
-
-stored: dict[int, Tensor] = {}
-
-
-def scope_steps(x: Tokens) -> Tensor:
-    """The loop alone: ``cosines`` computes what it reads, and is timed by itself."""
-    if id(x) not in stored:
-        stored.clear()
-        stored[id(x)] = family_baselines.cosines(x.keys)
-    return family_baselines.scope_steps(stored[id(x)], x.native_scores, x.timed_steps)
 
 
 def segments(x: Tokens) -> tuple[int, int]:
@@ -233,125 +141,176 @@ def segmented(x: Tokens) -> Tensor:
 
 def segmented_loop(x: Tokens) -> Tensor:
     tokens, keep = segments(x)
-    return family_baselines.segmented_topk(x.scores, [tokens] * SEGMENTS, [keep] * SEGMENTS)
+    return baselines.segmented_topk(x.scores, [tokens] * SEGMENTS, [keep] * SEGMENTS)
 
 
 TRADEOFF = 0.5
 NMS = {"threshold": 0.8}
+NARROW, WIDE = ({"sigma_similarity": sigma, "strength": 1.0} for sigma in (0.05, 0.3))
 
 
-def exponential(variant: str, goal: float | None, sigma_similarity: float) -> Operator:
-    options = {"sigma_similarity": sigma_similarity, "strength": 1.0}
-    return Operator(
-        "select_suppress",
-        variant,
-        goal,
-        "a loop over stored cosines",
-        suppressed(False, rule="exponential", **options),
-        [Part(f"sigma {sigma_similarity}", loop(family_baselines.exponential, **options)[0].run)],
-        partial(first_picks, partial(exponential_gains, sigma_similarity)),
-    )
+def loop(function: Callable[..., Tensor], **options: Any) -> Run[Tokens]:
+    """``function(scores, keys, k)``, all of it."""
+    return lambda x: function(x.native_scores, x.keys, x.k, **options)
+
+
+LOOPS: dict[str, Run[Tokens]] = {
+    "authors_selection": loop(published.authors_selection),
+    "divprune": lambda x: baselines.divprune(x.keys, x.k),
+    "mmr": loop(baselines.mmr, tradeoff=TRADEOFF),
+    "adaptprune": lambda x: baselines.adaptprune(
+        x.native_scores, x.keys, x.timed_steps, x.positions
+    ),
+    "sigma 0.05": loop(baselines.exponential, **NARROW),
+    "sigma 0.3": loop(baselines.exponential, **WIDE),
+    "hard_suppression": loop(baselines.hard_suppression, **NMS),
+    "cosines": lambda x: baselines.cosines(x.keys),
+    "scope": lambda x: baselines.scope_steps(x.cosines, x.native_scores, x.timed_steps),
+    "cdpruner": loop(baselines.cdpruner),
+    "visionzip": lambda x: baselines.visionzip_merge(x.keys, x.keys, x.kept),
+    "tome's own": lambda x: baselines.tome_merge(x.keys, x.keys, len(x.keys) // 4),
+    "segmented": segmented_loop,
+}
+IN_STEPS = {"adaptprune", "scope"}  # these do ``timed_steps`` of k equal steps
+
+
+def operator(
+    op: str,
+    variant: str,
+    goal: float | None,
+    opponent: str,
+    run: Run[Tokens],
+    loops: list[str],
+    check: Callable[[Tokens, Any], list[Check]],
+) -> Case[Tokens]:
+    return Case(op, variant, run, check, {"loop": [(name, 1.0) for name in loops]}, goal, opponent)
+
+
+def scaled(case: Case[Tokens], x: Tokens) -> Case[Tokens]:
+    """The case for tokens where only some steps of its loop are timed: they take equal times."""
+    if x.timed_steps == x.k or not case.baselines & IN_STEPS:
+        return case
+    factor = x.k / x.timed_steps
+    terms = [(name, factor if name in IN_STEPS else 1.0) for name, _ in case.against["loop"]]
+    return replace(case, against={"loop": terms}, noted={"steps_measured": x.timed_steps})
 
 
 OPERATORS = [
-    Operator(
+    operator(
         "select",
         "sads",
         10,
         "ZOO-Prune's loop",
-        selected("sads"),
-        loop(baselines.authors_selection),
-        partial(first_picks, sads_gains),
+        lambda x: zk.select(x.scores, x.keys, x.k, sort=False),
+        ["authors_selection"],
+        selecting(),
     ),
-    Operator(
+    operator(
         "select",
         "maxmin",
         10,
         "ZOO-Prune's loop",
-        selected("maxmin"),
-        loop(baselines.authors_selection),
-        partial(first_picks, maxmin_gains),
+        lambda x: zk.select(x.scores, x.keys, x.k, method="maxmin", sort=False),
+        ["authors_selection"],
+        selecting(method="maxmin"),
     ),
-    Operator(
+    operator(
+        "select",
+        "maxmin, isolated first pick",
+        None,
+        "DivPrune as published",
+        lambda x: zk.select(x.scores, x.keys, x.k, method="maxmin", first="isolated", sort=False),
+        ["divprune"],
+        selecting(method="maxmin", first="isolated"),
+    ),
+    operator(
         "select",
         "mmr",
         10,
         "a loop of MMR",
         lambda x: zk.select(x.scores, x.keys, x.k, method="mmr", tradeoff=TRADEOFF, sort=False),
-        loop(family_baselines.mmr, tradeoff=TRADEOFF),
-        partial(first_picks, mmr_gains),
+        ["mmr"],
+        selecting(method="mmr", tradeoff=TRADEOFF),
     ),
-    Operator(
+    operator(
         "select_suppress",
         "soft",
         10,
         "AdaptPrune's loop",
         suppressed(True),
-        [Part("adaptprune", soft_steps, in_steps=True)],
-        partial(first_picks, soft_gains),
+        ["adaptprune"],
+        suppressing(True),
     ),
-    exponential("exponential", 10, 0.05),
-    exponential("exponential, wide sigma", None, 0.3),
-    Operator(
+    operator(
+        "select_suppress",
+        "exponential",
+        10,
+        "a loop over stored cosines",
+        suppressed(False, rule="exponential", **NARROW),
+        ["sigma 0.05"],
+        suppressing(rule="exponential", **NARROW),
+    ),
+    operator(
+        "select_suppress",
+        "exponential, wide sigma",
+        None,
+        "a loop over stored cosines",
+        suppressed(False, rule="exponential", **WIDE),
+        ["sigma 0.3"],
+        suppressing(rule="exponential", **WIDE),
+    ),
+    operator(
         "select_suppress",
         "hard",
         10,
         "a loop over stored cosines",
         suppressed(False, rule="hard", **NMS),
-        loop(family_baselines.hard_suppression, **NMS),
-        partial(first_picks, hard_gains),
+        ["hard_suppression"],
+        suppressing(rule="hard", **NMS),
     ),
-    Operator(
+    operator(
         "select_coverage",
         "ones as weights",
         10,
         "SCOPE's loop",
         lambda x: zk.select_coverage(x.scores, x.keys, x.k, sort=False),
-        [
-            Part("cosines", lambda x: family_baselines.cosines(x.keys)),
-            Part("scope", scope_steps, in_steps=True),
-        ],
-        partial(first_picks, coverage_gains),
+        ["cosines", "scope"],
+        coverage,
     ),
-    Operator(
+    operator(
         "select_dpp",
         "scores as quality",
         5,
         "CDPruner's loop",
         lambda x: zk.select_dpp(x.scores, x.keys, x.k, sort=False),
-        loop(family_baselines.cdpruner),
-        partial(first_picks, dpp_gains),
+        ["cdpruner"],
+        determinant,
     ),
-    Operator(
+    operator(
         "merge",
         "residual",
         3,
         "VisionZip's one-hot product",
         lambda x: torch.ops.zoprune.merge(x.keys, x.keys, x.kept, rule="residual"),
-        [Part("visionzip", lambda x: family_baselines.visionzip_merge(x.keys, x.keys, x.kept))],
+        ["visionzip"],
         merged_tokens,
     ),
-    Operator(
+    operator(
         "merge_bipartite",
         "a quarter of the tokens",
         None,
-        "ToMe's functions",
+        "ToMe's own functions",
         lambda x: torch.ops.zoprune.merge_bipartite(x.keys, x.keys, len(x.keys) // 4),
-        [
-            Part(
-                "tome",
-                lambda x: family_baselines.bipartite_merge(x.keys, x.keys, len(x.keys) // 4),
-            )
-        ],
+        ["tome's own"],
         merged_pairs,
     ),
-    Operator(
+    operator(
         "select_varlen",
         f"topk, {SEGMENTS} segments",
         None,
         "a loop of torch.topk",
         segmented,
-        [Part("segmented", segmented_loop)],
+        ["segmented"],
         same_as_loop,
     ),
 ]

@@ -12,21 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from zoprune_kernels.testing import patches
+
 from .. import table
-from ..cpu.cases import Case, Group
-from ..cpu.report import RESULTS, Progress, Row, file_name, machine, measure_group
-from ..shapes import DTYPES, Shape, patches
+from ..case import Case, Group, Row
+from ..machine import RESULTS, file_name, machine
+from ..measure import ROUNDS, Progress, measure_group, show_progress
+from ..shapes import DTYPES, Shape
 from ..targets import Target, find, ratio
 from . import growth
-from .cases import FEW_STEPS, OPERATORS, Operator, Tokens
+from .cases import FEW_STEPS, LOOPS, OPERATORS, Tokens, scaled
 
 SHAPES = [
     Shape(f"{tokens} -> {keep}, D 1024", tokens, 1, 1, 1024, (keep,))
@@ -47,16 +46,10 @@ def make_tokens(shape: Shape, dtype: str) -> Tokens:
     return Tokens(scores, keys, positions, scores.topk(shape.keep[0]).indices.sort().values)
 
 
-def group(shape: Shape, x: Tokens, dtype: str, operators: list[Operator]) -> Group:
+def group(shape: Shape, x: Tokens, dtype: str, operators: list[Case[Tokens]]) -> Group[Tokens]:
     """Operators at one shape, with the loops they are compared with."""
-    plain: dict[str, Callable[[], Any]] = {}
-    cases = []
-    for operator in operators:
-        plain |= {part.name: partial(part.run, x) for part in operator.loop}
-        terms = [(part.name, part.factor(x)) for part in operator.loop]
-        run, check = partial(operator.run, x), partial(operator.check, x)
-        cases.append(Case(operator.op, operator.variant, run, check, {"loop": terms}))
-    return Group(shape, dtype, plain, cases)
+    cases = [scaled(operator, x) for operator in operators]
+    return Group(shape, dtype, x, LOOPS, cases).only(lambda case: True)
 
 
 def run(shapes: list[Shape], dtypes: list[str], ops: set[str], progress: Progress) -> list[Row]:
@@ -65,11 +58,9 @@ def run(shapes: list[Shape], dtypes: list[str], ops: set[str], progress: Progres
     operators = [operator for operator in OPERATORS if operator.op in ops]
     for dtype in dtypes:
         for shape in shapes:
+            rounds = 1 if shape.tokens > 10_000 else ROUNDS
             x = make_tokens(shape, dtype)
-            rounds = 1 if shape.tokens > 10_000 else 3
-            measured = measure_group(group(shape, x, dtype, operators), rounds, progress)
-            for row, operator in zip(measured, operators, strict=True):
-                rows.append(row | ({"steps_measured": FEW_STEPS} if operator.scaled(x) else {}))
+            rows += measure_group(group(shape, x, dtype, operators), rounds, progress)
     return rows
 
 
@@ -105,10 +96,12 @@ def section(result: Row) -> str:
         for shape in SHAPES:
             row = find(rows, operator.op, operator.variant, shape, "fp32")
             star = "\\*" if "steps_measured" in row else ""
-            cells.append(f"{row['against']['loop']['ratio']:.3g}x{star}" if row else "-")
+            found = row.get("against", {}).get("loop", {})
+            same = {name for name, _ in found.get("of", [])} == operator.baselines
+            cells.append(table.ratio(found) + star if same else "-")
         goal = f"{operator.goal:g}x" if operator.goal else ""
         name = f"`{operator.op}`, {operator.variant}"
-        lines.append(f"| {name} | {operator.against} | {' | '.join(cells)} | {goal} |")
+        lines.append(f"| {name} | {operator.opponent} | {' | '.join(cells)} | {goal} |")
     steps = f"\\* {FEW_STEPS} steps of the loop were timed and scaled to k: they take equal times."
     return "\n".join([*lines, "", steps])
 
@@ -121,16 +114,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, help="where to write a partial run")
     options = parser.parse_args(arguments)
 
-    def progress(text: str) -> None:
-        if sys.stderr.isatty():
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
     shapes = [s for s in SHAPES if not options.tokens or s.tokens in options.tokens]
     partial_run = options.only or options.tokens or options.dtype != ["fp32"]
     with torch.inference_mode():
-        rows = run(shapes, options.dtype, set(options.only or OPS), progress)
-        grown = [] if partial_run else growth.measure(progress)
-    progress("")
+        rows = run(shapes, options.dtype, set(options.only or OPS), show_progress)
+        grown = [] if partial_run else growth.measure(show_progress)
+    show_progress("")
     result = {
         "machine": machine()
         | {"command": shlex.join(["python", "-m", "benchmarks.family", *arguments])},

@@ -1,263 +1,134 @@
-"""What is measured on a GPU: each operator, its check, and what it is compared with."""
+"""What is measured on a GPU: the cases of every device, and the other selections."""
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-import zoprune_kernels as zk
-
-from .. import baselines, verify
-from ..family import cases as family_cases
-from ..shapes import LLAVA, LLAVA_NEXT, QWEN, STEP, Inputs, Shape, make_inputs
-from ..verify import Check
-from . import timing as gpu_timing
+from .. import scoring, selection
+from ..case import Case, Group, Row, Run, checked
+from ..family import cases as family
+from ..shapes import LLAVA, LLAVA_NEXT, QWEN, Inputs, Shape, make_inputs, with_copies
+from . import timing
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-Row = dict[str, Any]
-Call = Callable[["Set"], Any]
+GRID_WIDTH = 24
+# A loop that looks at the data, or one of thousands of launches, takes seconds to capture.
+FORMS = scoring.Forms()
 
 
-@dataclass(frozen=True)
-class Set:
-    """One copy of everything that the calls of a shape read."""
-
-    inputs: Inputs
-    metric: Tensor  # [H, H]
-    keys: Tensor  # [N, D]
-    scores: Tensor  # [N]
-    products: Tensor  # [4 N, H], what a bare GEMM of one direction's size multiplies
-
-    def copy(self, fields: Sequence[str]) -> Set:
-        """Another set with some fields of its own."""
-        return dataclasses.replace(self, **{name: _copied(getattr(self, name)) for name in fields})
-
-    def size(self, fields: Sequence[str]) -> int:
-        """Bytes of some fields."""
-        tensors: list[Tensor] = []
-        for value in (getattr(self, name) for name in fields):
-            tensors += [value.x, *value.layers] if isinstance(value, Inputs) else [value]
-        return gpu_timing.total_bytes(tensors)
+def selection_group(shape: Shape, dtype: str, device: str) -> Group[Inputs]:
+    inputs = make_inputs(shape, DTYPES[dtype]).to(device)
+    return Group(shape, dtype, inputs, selection.plain(shape), selection.cases(shape))
 
 
-def _copied(value: Inputs | Tensor, device: str | None = None) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, copy=True)
-    fields = [getattr(value, f.name) for f in dataclasses.fields(value)]
-    return Inputs(*(_copied(f, device) if isinstance(f, Tensor) else f for f in fields))
+def scoring_group(shape: Shape, dtype: str, device: str) -> Group[Inputs]:
+    inputs = make_inputs(shape, DTYPES[dtype]).to(device)
+    return Group(shape, dtype, inputs, scoring.plain(shape, FORMS), scoring.cases(shape, FORMS))
 
 
-def make_set(shape: Shape, dtype: torch.dtype, device: str = "cuda") -> Set:
-    inputs = _copied(make_inputs(shape, dtype), device)
-    w1, b1, w2, _ = inputs.layers
-    metric = zk.fold_metric(w1, w2)
-    keys = baselines.projector(inputs.x, *inputs.layers)
-    scores = zk.expected_sensitivity(inputs.x, w1, b1, metric)
-    products = torch.randn(4 * shape.tokens, shape.hidden, device=device).to(dtype)
-    return Set(inputs, metric, keys, scores, products)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One operator call. ``against`` names baselines with the factor that makes the work equal."""
-
-    op: str
-    variant: str
-    call: Call
-    check: Callable[[Any, Set], list[Check]]
-    against: dict[str, list[tuple[str, float]]]
-
-
-def selection_cases(shape: Shape) -> tuple[list[Case], dict[str, Call]]:
-    """``select`` with the projector's outputs as keys."""
-    cases, plain = [], {}
-    for k in shape.keep:
-        loop, better = f"loop {k}", f"running minimum {k}"
-        plain[loop] = lambda s, k=k: baselines.authors_selection(s.scores, s.keys, k)
-        plain[better] = lambda s, k=k: baselines.running_minimum_selection(s.scores, s.keys, k)
-        cases.append(
-            Case(
-                "select",
-                f"k = {k}",
-                lambda s, k=k: zk.select(s.scores, s.keys, k),
-                lambda got, s: [verify.selection(got, s.scores, s.keys)],
-                {"loop": [(loop, 1.0)], "better loop": [(better, 1.0)]},
-            )
-        )
-    return cases, plain
-
-
-def family_selection_cases(shape: Shape) -> tuple[list[Case], dict[str, Call]]:
-    """The other selections as benchmarks/family/cases.py has them, without its loops: those look at
-    the data, which a graph cannot."""
+def family_group(shape: Shape, dtype: str, device: str) -> Group[family.Tokens]:
+    """The other selections, without their loops: those look at the data, which a graph cannot."""
     k = shape.keep[0]
+    inputs = make_inputs(shape, DTYPES[dtype]).to(device)
+    index = torch.arange(shape.tokens, device=device)
+    grid = torch.stack([index // GRID_WIDTH, index % GRID_WIDTH], dim=1).float()
+    tokens = family.Tokens(inputs.scores, inputs.keys, grid, index[:k])
 
-    def tokens(s: Set) -> family_cases.Tokens:
-        index = torch.arange(shape.tokens, device=s.keys.device)
-        grid = torch.stack([index // 24, index % 24], dim=1).float()
-        return family_cases.Tokens(s.scores, s.keys, grid, index[:k])
-
-    def on_cpu(x: family_cases.Tokens) -> family_cases.Tokens:
-        return family_cases.Tokens(*(t.cpu() for t in (x.scores, x.keys, x.positions, x.kept)))
-
-    cases = [
-        Case(
-            operator.op,
-            f"{operator.variant}, k = {k}",
-            lambda s, run=operator.run: run(tokens(s)),
-            lambda got, s, check=operator.check: check(on_cpu(tokens(s)), got.cpu()),
-            {},
-        )
-        for operator in family_cases.OPERATORS
-        if operator.op in ("select_dpp", "select_suppress", "select_coverage")
-    ]
-    return cases, {}
-
-
-def scoring_cases(shape: Shape) -> tuple[list[Case], dict[str, Call]]:
-    """Scores alone, and scores, projector outputs and selection in one call."""
-    k = shape.keep[0]
-    plain: dict[str, Call] = {
-        "projector": lambda s: baselines.projector(s.inputs.x, *s.inputs.layers),
-        "loop": lambda s: baselines.authors_selection(s.scores, s.keys, k),
-        "GEMM": lambda s: F.linear(s.products, s.inputs.layers[2]),
-        "paper": lambda s: baselines.paper_sensitivity(
-            s.inputs.x, *s.inputs.layers, s.inputs.directions, STEP
-        ),
-    }
-    first_layer = shape.tokens * shape.inputs * shape.hidden  # multiply-adds
-    per_direction = shape.inputs * shape.hidden + shape.tokens * shape.hidden * shape.outputs
-    gemm = 4 * shape.tokens * shape.hidden * shape.outputs
-    closed = (first_layer + shape.tokens * shape.hidden**2) / gemm
-    sampled = (first_layer + 64 * per_direction) / gemm
-    whole = [("paper", 1.0), ("projector", 1.0), ("loop", 1.0)]
-
-    def closed_scores(got: Tensor, s: Set) -> list[Check]:
-        return [verify.expected_sensitivity(got, s.inputs, s.metric)]
-
-    def sampled_scores(got: Tensor, s: Set, step: float = STEP) -> list[Check]:
-        return [verify.sensitivity(got, s.inputs, s.inputs.directions, step)]
-
-    def picks(got: Any, s: Set) -> list[Check]:
-        return [verify.own_selection(got[-2], got[-1], s.inputs)]
-
-    def sample(step: float) -> Call:
-        return lambda s: zk.sensitivity(
-            s.inputs.x, *s.inputs.layers[:3], s.inputs.directions, step=step
+    def on_cpu(case: Case[family.Tokens]) -> Case[family.Tokens]:
+        check = case.check
+        return replace(
+            case,
+            variant=f"{case.variant}, k = {k}",
+            check=lambda x, got: check(x.to("cpu"), got.cpu()),
+            against={},
         )
 
-    cases = [
-        Case(
-            "expected_sensitivity",
-            "closed form",
-            lambda s: zk.expected_sensitivity(s.inputs.x, *s.inputs.layers[:2], s.metric),
-            closed_scores,
-            {"paper": [("paper", 1.0)], "GEMM": [("GEMM", closed)]},
-        ),
-        Case(
-            "sensitivity",
-            "m = 64, h = 0.01",
-            sample(STEP),
-            sampled_scores,
-            {"paper": [("paper", 1.0)], "GEMM": [("GEMM", sampled)]},
-        ),
-        Case(
-            "sensitivity",
-            "m = 64, h = 0",
-            sample(0.0),
-            lambda got, s: sampled_scores(got, s, 0.0),
-            {"paper": [("paper", 1.0)], "GEMM": [("GEMM", sampled)]},
-        ),
-        Case(
-            "score_and_select",
-            f"closed form, k = {k}",
-            lambda s: zk.score_and_select(s.inputs.x, *s.inputs.layers, k, metric=s.metric),
-            picks,
-            {"paper": whole},
-        ),
-        Case(
-            "score_and_select",
-            f"m = 64, k = {k}",
-            lambda s: zk.score_and_select(
-                s.inputs.x, *s.inputs.layers, k, directions=s.inputs.directions
-            ),
-            picks,
-            {"paper": whole},
-        ),
-        Case(
-            "project_and_select",
-            f"closed form, k = {k}",
-            lambda s: zk.project_and_select(s.inputs.x, *s.inputs.layers, k, metric=s.metric),
-            picks,
-            {"paper": whole},
-        ),
-    ]
-    return cases, plain
+    wanted = ("select_dpp", "select_suppress", "select_coverage")
+    cases = [on_cpu(case) for case in family.OPERATORS if case.op in wanted]
+    return Group(shape, dtype, tokens, {}, cases)
 
 
 @dataclass(frozen=True)
-class Group:
-    """Cases, the shapes that they are measured at, and what of a set they read."""
+class Part:
+    """Groups of one kind, the shapes that they are measured at, and what of the inputs they read.
 
-    build: Callable[[Shape], tuple[list[Case], dict[str, Call]]]
+    ``reads`` names what is copied, so that no call finds its inputs in the cache.
+    """
+
+    build: Callable[[Shape, str, str], Group[Any]]
     shapes: tuple[Shape, ...]
     reads: tuple[str, ...]
 
 
-GROUPS = {
-    "selection": Group(selection_cases, (LLAVA, LLAVA_NEXT), ("scores", "keys")),
-    "family": Group(family_selection_cases, (LLAVA, LLAVA_NEXT), ("scores", "keys")),
-    "scoring": Group(scoring_cases, (LLAVA, LLAVA_NEXT, QWEN), ("inputs", "metric", "products")),
+SCORED = ("x", "w1", "b1", "w2", "b2", "metric", "keys", "native_scores", "rows")
+PARTS = {
+    "selection": Part(selection_group, (LLAVA, LLAVA_NEXT), ("scores", "native_scores", "keys")),
+    "scoring": Part(scoring_group, (LLAVA, LLAVA_NEXT, QWEN), SCORED),
+    "family": Part(family_group, (LLAVA, LLAVA_NEXT), ("scores", "keys")),
 }
 
 
-def measure(name: str, dtype: str) -> Iterator[Row]:
-    """A row for each case of a group: checked, timed, compared. A row tells its own error."""
-    group = GROUPS[name]
-    for shape in group.shapes:
-        first = make_set(shape, DTYPES[dtype])
-        count = gpu_timing.copies_beyond_cache(first.size(group.reads))
-        sets = [first, *(first.copy(group.reads) for _ in range(count - 1))]
-        cases, plain = group.build(shape)
+def measure(name: str, dtype: str, device: str = "cuda") -> Iterator[Row]:
+    """A row for each case of a part: checked, timed, compared. A row tells its own error."""
+    part = PARTS[name]
+    for shape in part.shapes:
+        try:
+            group = part.build(shape, dtype, device)
+            size = timing.total_bytes([getattr(group.inputs, read) for read in part.reads])
+            more = range(timing.copies_beyond_cache(size) - 1)
+            copies = [group.inputs, *(with_copies(group.inputs, part.reads) for _ in more)]
+        except Exception as error:  # the other shapes may do
+            place = {"op": name, "variant": "inputs", "shape": shape.name, "dtype": dtype}
+            yield place | {"refused": f"{type(error).__name__}: {error}"}
+            continue
         baseline_seconds: dict[str, float] = {}
-        for case in cases:
-            row: Row = {"op": case.op, "variant": case.variant, "shape": shape.name, "dtype": dtype}
-            try:
-                yield row | _measured(case, plain, sets, baseline_seconds)
-            except Exception as error:  # an operator that fails must not hide the others
-                yield row | {"refused": f"{type(error).__name__}: {error}"}
+        for case in group.cases:
+            row = group.row(case) | checked(case, group.inputs)
+            if "refused" not in row:
+                row |= timed(case, group.baselines, copies, baseline_seconds)
+            yield row
 
 
-def _measured(
-    case: Case, plain: dict[str, Call], sets: list[Set], baseline_seconds: dict[str, float]
+def timed(
+    case: Case[Any],
+    plain: dict[str, Run[Any]],
+    copies: list[Any],
+    baseline_seconds: dict[str, float],
 ) -> Row:
-    first = sets[0]
-    checks = case.check(case.call(first), first)
-    failed = [str(check) for check in checks if not check.passed]
-    if failed:
-        return {"refused": "; ".join(failed)}
-    samples = gpu_timing.seconds_per_call([lambda s=s: case.call(s) for s in sets])
+    """Times and comparisons of a case whose result is right; each failure spoils itself only."""
+    try:
+        samples = timing.seconds_per_call([lambda x=x: case.run(x) for x in copies])
+    except Exception as error:
+        return {"refused": f"{type(error).__name__}: {error}"}
     seconds = statistics.median(samples)
-    against = {}
+    row: Row = {"seconds": seconds, "samples": [min(samples), max(samples), len(samples)]}
+    row |= {"against": {}, "kernels": []} | case.noted
+
+    def attempt(what: str, measured: Callable[[], Any]) -> Any:
+        try:
+            return measured()
+        except Exception as error:
+            row.setdefault("not_measured", {})[what] = f"{type(error).__name__}: {error}"
+            return None
+
+    def seconds_of(name: str) -> float:
+        if name not in baseline_seconds:
+            calls = [lambda x=x: plain[name](x) for x in copies]
+            baseline_seconds[name] = statistics.median(timing.seconds_per_call(calls))
+        return baseline_seconds[name]
+
     for label, terms in case.against.items():
-        for name, _ in terms:
-            if name not in baseline_seconds:
-                calls = [lambda s=s, name=name: plain[name](s) for s in sets]
-                baseline_seconds[name] = statistics.median(gpu_timing.seconds_per_call(calls))
-        other = sum(baseline_seconds[name] * factor for name, factor in terms)
-        against[label] = {"ratio": other / seconds, "seconds": other, "of": terms}
-    kernels = gpu_timing.kernel_names(lambda: case.call(first))
-    return {
-        "seconds": seconds,
-        "samples": [min(samples), max(samples), len(samples)],
-        "checks": [str(check) for check in checks],
-        "against": against,
-        "kernels": kernels,
-    }
+        other = attempt(
+            label, lambda terms=terms: sum(factor * seconds_of(name) for name, factor in terms)
+        )
+        if other is not None:
+            row["against"][label] = {"ratio": other / seconds, "seconds": other, "of": terms}
+    if host := attempt("eager", lambda: timing.eager(lambda: case.run(copies[0]))):
+        row["eager"] = host
+    row["kernels"] = attempt("kernels", lambda: timing.kernel_names(lambda: case.run(copies[0])))
+    return row | {"kernels": row["kernels"] or []}

@@ -1,51 +1,174 @@
 """Parts of ``make gpu-report`` that run in this package: ``python -m benchmarks.gpu.parts PART``.
 
-    selection DTYPE | family DTYPE | scoring DTYPE | ceilings | sanitizer TOOL | sanitized
+    library | check | selection DTYPE | family DTYPE | scoring DTYPE | ceilings |
+    sanitizer TOOL | sanitized
 
-Each writes what it found to the file that ``ZOPRUNE_PART_OUTPUT`` names, after every row, so that
-a time limit loses no more than the row at hand.
+Each writes what it has found after every row, so that its time limit loses no more than the row at
+hand.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import zoprune_kernels as zk
+from ..git import commit
+from . import cases, timing
+from .runner import ROOT, Row, write_part
 
-from .. import verify
-from . import cases as gpu_cases
-from . import timing as gpu_timing
+PACKAGES = ("torch", "triton", "transformers", "numpy")
+# Loads the library in a process of its own and tells what it was built for.
+PROBE = """
+import json
+from zoprune_kernels import _native
+print(json.dumps({"error": _native.load(), "archs": _native.build_info().get("cuda_archs", "")}))
+"""
 
 
-def write(content: dict[str, Any]) -> None:
-    if path := os.environ.get("ZOPRUNE_PART_OUTPUT"):
-        Path(path).write_text(json.dumps(content))
+def machine() -> Row:
+    """The GPU, the software and the commit; what cannot be asked for is left empty."""
+    properties = torch.cuda.get_device_properties(0)
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = ""
+    return versions | {
+        "device": "cuda",
+        "name": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "l2_bytes": properties.L2_cache_size,
+        "memory_bytes": properties.total_memory,
+        "driver": driver(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%dT%H:%M+00:00", time.gmtime()),
+        "commit": commit(),
+        "command": "make gpu-report",
+    }
 
 
-def measure(group: str, dtype: str) -> int:
+def driver() -> str:
+    """The driver's version; empty where neither nvidia-smi nor the kernel module tells."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=10)
+        if asked.returncode == 0:
+            return asked.stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        pass
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return ""
+    found = re.search(r"\s(\d+\.\d+[\d.]*)\s", text)
+    return found[1] if found else ""
+
+
+def fits(archs: str, capability: tuple[int, int]) -> bool:
+    """Whether one of the architectures a library was built for runs on a GPU.
+
+    As CMake writes them: "90a-real" is machine code for 9.0 alone, "80-real" for 8.0 to 8.9, "80"
+    also PTX for everything later.
+    """
+    for number, specific, real in re.findall(r"(\d+)([af]?)(-real)?", archs):
+        own = int(number[:-1]), int(number[-1])
+        if own == capability or (not specific and own[0] == capability[0] and own < capability):
+            return True
+        if not specific and not real and own < capability:
+            return True
+    return False
+
+
+def probe() -> Row:
+    """What stands against the library that is there: ``error``, and its ``archs``."""
+    run = subprocess.run([sys.executable, "-c", PROBE], cwd=ROOT, capture_output=True, text=True)
+    try:
+        return json.loads(run.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        return {"error": run.stderr[-2000:] or f"exit status {run.returncode}", "archs": ""}
+
+
+def library() -> int:
+    """Sees to a library that loads and fits the GPU, built here only where none does."""
+    if not torch.cuda.is_available():
+        print("no GPU: torch.cuda.is_available() is False")
+        return 1
+    about = machine()
+    write_part({"machine": about})
+    capability = torch.cuda.get_device_capability(0)
+    found = probe()
+    built = "beforehand"
+    if found["error"] or not fits(found["archs"], capability):
+        print(f"building: {found['error'] or 'it was built for ' + (found['archs'] or 'no GPU')}")
+        name = "".join(map(str, capability)) + ("a" if capability >= (9, 0) else "")
+        command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+        environment = os.environ | {"CUDAARCHS": f"{name}-real", "ZOPRUNE_CUDA": "ON"}
+        subprocess.run(command, cwd=ROOT, env=environment)
+        found, built = probe(), "by this report"
+    about["library"] = {"built": built} | found
+    write_part({"machine": about})
+    print(about["library"])
+    return int(bool(found["error"]) or not fits(found["archs"], capability))
+
+
+def check() -> int:
+    """One checked call of every operator, the fallbacks included."""
+    from zoprune_kernels import backend, testing
+
+    rows: list[Row] = []
+    failed = False
+    for dtype in (torch.bfloat16, torch.float32):
+        for call in testing.calls(dtype):
+            row: Row = {"op": call.op, "dtype": str(dtype).removeprefix("torch.")}
+            row["backend"] = next(
+                name for name, reason in backend.candidates(call.op, "cuda") if reason is None
+            )
+            try:
+                checks = call.to("cuda").check()
+                row["checks"] = [str(check) for check in checks]
+                row["passed"] = all(check.passed for check in checks)
+            except Exception as error:
+                row |= {"passed": False, "error": f"{type(error).__name__}: {error}"[:1000]}
+            failed |= not row["passed"]
+            rows.append(row)
+            write_part({"checks": rows})
+            print(row, flush=True)
+    return int(failed)
+
+
+def measure(part: str, dtype: str) -> int:
     rows = []
     with torch.inference_mode():
-        for row in gpu_cases.measure(group, dtype):
+        for row in cases.measure(part, dtype):
             rows.append(row)
-            write({"rows": rows})
-            print(row["op"], row["variant"], row["shape"], row.get("refused", row.get("seconds")))
+            write_part({"rows": rows})
+            told = row.get("refused", row.get("seconds"))
+            print(row["op"], row["variant"], row["shape"], told, flush=True)
     return int(any("refused" in row for row in rows))
 
 
 def ceilings() -> int:
-    found = {"copy, read and written": f"{gpu_timing.copy_bandwidth() / 1e12:.2f} TB/s"}
+    found = {"copy, read and written": f"{timing.copy_bandwidth() / 1e12:.2f} TB/s"}
+    write_part({"ceilings": found})
     for dtype in (torch.bfloat16, torch.float16):
         name = f"8192^3 matrix product, {str(dtype).removeprefix('torch.')}"
-        found[name] = f"{gpu_timing.matrix_rate(dtype) / 1e12:.0f} TFLOP/s"
-        write({"ceilings": found})
+        found[name] = f"{timing.matrix_rate(dtype) / 1e12:.0f} TFLOP/s"
+        write_part({"ceilings": found})
+    print(found)
     return 0
 
 
@@ -57,13 +180,17 @@ def sanitizer(tool: str) -> int:
         return 1
     # Every tensor an allocation of its own, so that a step beyond it is seen.
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    command = [executable, "--tool", tool, "--error-exitcode", "9", "--kernel-name"]
-    command += ["kernel_substring=select_kernel", sys.executable, "-m", "benchmarks.gpu.parts"]
-    return subprocess.run([*command, "sanitized"], env=environment).returncode
+    command = [executable, "--tool", tool, "--error-exitcode", "9", "--launch-timeout", "60"]
+    command += ["--kernel-name", "kernel_substring=select_kernel"]
+    command += [sys.executable, "-m", "benchmarks.gpu.parts", "sanitized"]
+    return subprocess.run(command, env=environment, cwd=ROOT).returncode
 
 
 def sanitized() -> int:
     """A few selections of every kind, small enough for compute-sanitizer."""
+    import zoprune_kernels as zk
+    from zoprune_kernels import testing
+
     torch.manual_seed(0)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         for images, tokens, dim, k in ((1, 63, 24, 20), (2, 300, 520, 150), (1, 131, 7, 5)):
@@ -75,12 +202,12 @@ def sanitized() -> int:
             zk.select_dpp(scores, keys, k, must_keep=scores > 0.95)
             zk.select_suppress(scores, keys, k, rule="exponential", valid=scores > 0.1)
             zk.select_coverage(scores, keys, k, scores, scores > 0.95, sort=False)
-            picks = zk.select(scores, keys, k)
-            for image in range(images):
-                check = verify.selection(picks[image], scores[image], keys[image])
-                assert check.passed, check
+            picks = zk.select(scores, keys, k, sort=False)
+            result = testing.certify_select(picks, scores, keys)
+            assert result.passed, result
             sizes = torch.tensor([0, tokens // 3, tokens], dtype=torch.int32, device="cuda")
             zk.select_varlen(scores[0], keys[0], sizes, sizes, tokens)
+            print(dtype, images, tokens, dim, k, flush=True)
     scores, keys = torch.rand(3000, device="cuda"), torch.randn(3000, 8, device="cuda")
     zk.select_coverage(scores, keys, 4)  # too many tokens to keep their cosines
     torch.cuda.synchronize()
@@ -90,9 +217,16 @@ def sanitized() -> int:
 
 def main(arguments: list[str]) -> int:
     name, *rest = arguments
-    if name in gpu_cases.GROUPS:
+    if name in cases.PARTS:
         return measure(name, *rest)
-    return {"ceilings": ceilings, "sanitizer": sanitizer, "sanitized": sanitized}[name](*rest)
+    others: dict[str, Any] = {
+        "library": library,
+        "check": check,
+        "ceilings": ceilings,
+        "sanitizer": sanitizer,
+        "sanitized": sanitized,
+    }
+    return others[name](*rest)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 WARM_UP_SECONDS = 0.05
 SAMPLE_SECONDS = 0.3
 SAMPLES = 5, 100  # at least, at most
+EAGER_CALLS = 30
 
 
 def copies_beyond_cache(bytes_of_one: int) -> int:
@@ -42,6 +44,23 @@ def seconds_per_call(calls: Sequence[Callable[[], Any]]) -> list[float]:
     samples = replays(graph)
     del outputs
     return [sample / len(calls) for sample in samples]
+
+
+def eager(call: Callable[[], Any]) -> dict[str, float]:
+    """Without a graph: ``host`` seconds until a call returns, ``whole`` until its result is there.
+
+    Medians, the GPU being idle at each call's start.
+    """
+    host, whole = [], []
+    for _ in range(EAGER_CALLS):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        output = call()
+        host.append(time.perf_counter() - start)
+        torch.cuda.synchronize()
+        whole.append(time.perf_counter() - start)
+        del output
+    return {"host": statistics.median(host), "whole": statistics.median(whole)}
 
 
 def replays(graph: torch.cuda.CUDAGraph) -> list[float]:

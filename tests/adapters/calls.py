@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tests.ops.family import clustered
+from zoprune_kernels.testing import clustered
 
 SIZES = [(1, 1), (63, 20), (577, 60)]
 HALVES = [torch.float16, torch.bfloat16]

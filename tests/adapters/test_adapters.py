@@ -12,6 +12,7 @@ from zoprune.adapters.mmr import maximal_marginal_relevance
 from zoprune.adapters.visionzip import contextual_tokens, dominant_indices, visionzip
 
 from tests.adapters.calls import HALVES, SIZES, check_greedy, cosines, inputs, max_similarity
+from zoprune_kernels.testing import certify_select
 
 CASES = [(n, k, torch.float32) for n, k in SIZES] + [(63, 20, dtype) for dtype in HALVES]
 
@@ -27,24 +28,13 @@ def test_import_needs_no_transformers(monkeypatch):
 # -- DivPrune --------------------------------------------------------------------------------------
 
 
-def divprune_gains(keys):
-    distance = 1 - cosines(keys)
-
-    def gains(picked):
-        if picked:
-            return distance[:, picked].amin(1)
-        others = distance + torch.diag(torch.full((len(keys),), torch.inf).double())
-        return others.amin(0)  # the second smallest distance, as topk(2, largest=False) gives it
-
-    return gains
-
-
 @pytest.mark.parametrize(("n", "k", "dtype"), CASES)
 def test_divprune(n, k, dtype):
     _, keys = inputs(n, 24, dtype)
     picks, cosine_matrix = DivPrune(keys, n, None, threshold_ratio=k / n)
     assert picks.shape == (k,) and picks.dtype == torch.int64 and cosine_matrix is None
-    check_greedy(picks, divprune_gains(keys), 1e-5)
+    rule = {"method": "maxmin", "first": "isolated"}
+    assert certify_select(picks, torch.ones(n), keys, **rule).passed
 
 
 def test_divprune_in_place_of_the_method():

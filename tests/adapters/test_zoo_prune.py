@@ -17,19 +17,10 @@ from zoprune.adapters.zoo_prune import (
 from zoprune.projector import Estimator
 
 import zoprune_kernels
-from tests.adapters.calls import HALVES, SIZES, check_greedy, cosines, inputs, normalised
+from tests.adapters.calls import HALVES, SIZES, inputs
+from zoprune_kernels.testing import certify_select
 
 CASES = [(n, k, torch.float32) for n, k in SIZES] + [(63, 20, dtype) for dtype in HALVES]
-
-
-def sads_gains(keys, scores):
-    distance, weight = 1 - cosines(keys), normalised(scores)
-
-    def gains(picked):
-        nearest = distance[:, picked].amin(1) if picked else torch.ones_like(weight)
-        return nearest * weight
-
-    return gains
 
 
 def mm_projector(dim=8, hidden=12, dtype=torch.float32):
@@ -47,7 +38,7 @@ def published_sensitivity(features, projector, directions, step=0.01):
 @pytest.mark.parametrize(("n", "k", "dtype"), CASES)
 def test_select_tokens_sads(n, k, dtype):
     scores, keys = inputs(n, 24, dtype)
-    check_greedy(select_tokens_sads(keys, scores, k), sads_gains(keys, scores), 1e-5)
+    assert certify_select(select_tokens_sads(keys, scores, k), scores, keys).passed
 
 
 def test_in_place_of_the_methods():
@@ -80,7 +71,7 @@ def test_multi_frames(k_frame, dtype):
     for frame, part in enumerate(picks.split(counts)):
         members = (frame_label == frame).nonzero().flatten()
         local = torch.tensor([members.tolist().index(pick) for pick in part.tolist()])
-        check_greedy(local, sads_gains(keys[members], scores[members]), 1e-5)
+        assert certify_select(local, scores[members], keys[members]).passed
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])

@@ -15,7 +15,7 @@ from triton import knobs
 from triton.backends.nvidia.driver import CudaDriver
 from triton.runtime import driver
 
-from tests.ops.cases import projector
+from zoprune_kernels.testing import projector
 from zoprune_kernels.triton import directions, launch, linear, norms, scoring, tiles
 from zoprune_kernels.triton.launch import Tile
 

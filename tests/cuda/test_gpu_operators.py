@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils import _pytree as tree
 
-from tests.ops.cases import DTYPES, operator_calls
+from zoprune_kernels.testing import DTYPES, operator_calls
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

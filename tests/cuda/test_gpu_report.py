@@ -3,103 +3,385 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import readme
-from benchmarks.gpu import cases as gpu_cases
-from benchmarks.gpu import report as gpu_report
-from benchmarks.gpu.report import Part
-from benchmarks.shapes import TINY
+from benchmarks import git, readme
+from benchmarks.gpu import cases, parts, plan, report, runner, summary, timing
+from benchmarks.gpu.runner import Part
+from benchmarks.shapes import TINY, with_copies
 
-
-def python(code: str, limit: int = 3600, needs_gpu: bool = False) -> Part:
-    return Part([sys.executable, "-c", code], limit, needs_gpu)
-
-
+ROOT = Path(__file__).parents[2]
 ROW = {"op": "select", "variant": "k = 64", "shape": "LLaVA-1.5", "dtype": "bf16"}
 MEASURED = ROW | {"seconds": 2e-5, "kernels": ["a", "b"], "against": {"loop": {"ratio": 30.0}}}
+MEASURED |= {"eager": {"host": 5e-5, "whole": 7e-5}}
+ABOUT = {"device": "cuda", "name": "NVIDIA X", "torch": "2", "date": "2026-01-01", "commit": "abc"}
 WRITES = f"""
-import json, os
-with open(os.environ["ZOPRUNE_PART_OUTPUT"], "w") as file:
-    json.dump({{"rows": [{MEASURED}], "ceilings": {{"copy": "4 TB/s"}}}}, file)
+from benchmarks.gpu.runner import write_part
+write_part({{"rows": [{MEASURED}], "ceilings": {{"copy": "4 TB/s"}}, "machine": {ABOUT}}})
 """
+
+
+def python(code: str, limit: float = 20, **options) -> Part:
+    return Part([sys.executable, "-c", code], limit, **options)
+
+
 PARTS = {
     "breaks": python("raise SystemExit('broken')"),
     "hangs": python("import time; print('started', flush=True); time.sleep(60)", limit=2),
-    "missing": Part(["no-such-program"], 5, needs_gpu=False),
-    "measures, then breaks": python(WRITES + "raise SystemExit(1)"),
+    "missing": Part(["no-such-program"], 5),
+    "measures, then breaks": python(WRITES + "raise SystemExit(3)"),
     "works": python(WRITES),
-    "gpu": python("print('ran')", needs_gpu=True),
+    "needs more": python("", package="no_such_package"),
 }
-ABOUT = {"device": "cuda", "name": "NVIDIA X", "torch": "2", "date": "2026-01-01", "commit": "abc"}
 
 
-def run(monkeypatch, *names: str, budget: float = 36_000, has_gpu: bool = False):
-    monkeypatch.setattr(gpu_report, "PARTS", PARTS)
-    return gpu_report.run_parts(list(names), budget, has_gpu, lambda text: None)
+def run(folder: Path, *arguments: str, of: dict[str, Part] = PARTS) -> dict:
+    """The report after a run of some parts, all of them by default."""
+    only = [] if "--only" in arguments or "--second" in arguments else ["--only", *of]
+    report.main(["--out", str(folder), "--commit", "abc", *arguments, *only], of)
+    return json.loads((folder / "report.json").read_text())
 
 
-def test_no_failure_hides_another_part(monkeypatch):
-    parts = run(monkeypatch, *PARTS)
-    status = {name: part["status"] for name, part in parts.items()}
+def test_no_failure_hides_another_part(tmp_path):
+    found = run(tmp_path)
+    status = {name: part["status"] for name, part in found["parts"].items()}
     assert status == {
-        "breaks": "FAILED",
+        "breaks": "FAILED: exit 1",
         "hangs": "FAILED: over 2 s",
         "missing": "FAILED",
-        "measures, then breaks": "FAILED",
+        "measures, then breaks": "FAILED: exit 3",
         "works": "ok",
-        "gpu": "skipped: no GPU",
+        "needs more": "skipped: no_such_package is not installed",
     }
-    assert "broken" in parts["breaks"]["output"]
-    assert parts["measures, then breaks"]["rows"] == [MEASURED]
+    assert "broken" in found["parts"]["breaks"]["output"]
+    assert "started" in (tmp_path / "report.log").read_text()
+    assert {row["part"] for row in found["rows"]} == {"measures, then breaks", "works"}
+    assert found["ceilings"] == {"copy": "4 TB/s"} and found["machine"] == ABOUT
+    assert len(list(tmp_path.iterdir())) <= 8
 
 
-def test_parts_beyond_the_budget_say_so(monkeypatch):
-    parts = run(monkeypatch, "works", budget=1)
-    assert parts["works"]["status"] == "FAILED: no time left"
+def test_parts_beyond_the_budget_and_after_a_vital_one_say_so(tmp_path):
+    found = run(tmp_path, "--seconds", "1", "--only", "works")
+    assert found["parts"]["works"]["status"] == "skipped: no time left"
+    vital = {"library": python("raise SystemExit(1)", vital=True), "works": PARTS["works"]}
+    found = run(tmp_path, of=vital)
+    assert found["parts"]["works"]["status"] == "skipped: library failed"
 
 
-def test_a_later_run_of_one_part_keeps_the_others(monkeypatch):
-    both = gpu_report.merge({}, run(monkeypatch, "works", "measures, then breaks"), ABOUT)
-    again = gpu_report.merge(both, run(monkeypatch, "breaks", "works"), ABOUT | {"commit": "def"})
-    assert [row["part"] for row in again["rows"]] == ["measures, then breaks", "works"]
-    assert again["parts"]["measures, then breaks"]["commit"] == "abc"
-    assert again["parts"]["works"]["commit"] == "def"
-    assert again["ceilings"] == {"copy": "4 TB/s"}
+def test_a_later_run_of_one_part_keeps_the_others(tmp_path):
+    run(tmp_path, "--only", "works", "measures, then breaks")
+    found = run(tmp_path, "--commit", "def", "--only", "breaks", "works")
+    assert [row["part"] for row in found["rows"]] == ["measures, then breaks", "works"]
+    assert found["parts"]["measures, then breaks"]["commit"] == "abc"
+    assert found["parts"]["works"]["commit"] == "def"
+    assert found["ceilings"] == {"copy": "4 TB/s"}
 
 
-def test_the_table_and_the_readme_show_what_was_measured_and_what_not(monkeypatch):
+def test_the_second_run_mends_what_failed(tmp_path, monkeypatch):
+    first = {"library": python(""), "a": python("raise SystemExit(1)"), "b": python("")}
+    monkeypatch.setattr(plan, "FIRST", first)
+    monkeypatch.setattr(plan, "SECOND", {"fp16": python("")})
+    monkeypatch.setattr(plan, "PARTS", first | plan.SECOND)
+    found = run(tmp_path, of=first)
+    assert found["parts"]["a"]["status"] == "FAILED: exit 1"
+    mended = plan.PARTS | {"a": python("")}
+    found = run(tmp_path, "--second", "--commit", "def", of=mended)
+    ran = {name for name, part in found["parts"].items() if part["commit"] == "def"}
+    assert ran == {"library", "a", "fp16"} and found["parts"]["a"]["status"] == "ok"
+
+
+def test_results_of_another_card_are_kept_apart(tmp_path):
+    run(tmp_path, "--only", "works")
+    other = {"other": python(WRITES.replace("NVIDIA X", "NVIDIA Y"))}
+    found = run(tmp_path, of=other)
+    assert found["machine"]["name"] == "NVIDIA Y" and list(found["parts"]) == ["other"]
+    earlier = json.loads((tmp_path / "earlier-report.json").read_text())
+    assert earlier["machine"]["name"] == "NVIDIA X" and list(earlier["parts"]) == ["works"]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+CHILDREN = """
+import subprocess, sys, time
+sleep = [sys.executable, "-c", "import time; time.sleep(99)"]
+children = [subprocess.Popen(sleep), subprocess.Popen(sleep, start_new_session=True)]
+print(*(child.pid for child in children), flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.5, 99])
+def test_a_part_takes_its_children_along(tmp_path, seconds):
+    """Those in sessions of their own, too, whether it ends by itself or by its limit."""
+    part = Part([sys.executable, "-c", CHILDREN, str(seconds)], 3)
+    found = runner.run_part(part, part.limit, tmp_path)
+    pids = [int(pid) for pid in found["output"].split()]
+    assert len(pids) == 2 and not any(map(alive, pids))
+    assert found["status"] == ("ok" if seconds < 3 else "FAILED: over 3 s")
+
+
+REHEARSAL = """
+import sys
+from benchmarks.gpu import report
+from benchmarks.gpu.runner import Part
+SLEEPS = '''
+import sys, time
+from benchmarks.gpu.runner import write_part
+for i in range(3):
+    time.sleep(0.03)
+    write_part({"rows": [{"op": sys.argv[1], "number": j} for j in range(i + 1)]})
+'''
+parts = {name: Part([sys.executable, "-c", SLEEPS, name], 9) for name in "abcdef"}
+sys.exit(report.main(["--out", sys.argv[1], "--commit", "abc", "--only", *parts], parts))
+"""
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_killed_at_any_moment_every_finished_part_is_there(tmp_path, number):
+    out, told = tmp_path / "out", tmp_path / "told"
+    with told.open("w") as stderr:
+        command = [sys.executable, "-c", REHEARSAL, str(out)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=stderr, stderr=stderr)
+        waited = time.monotonic() + 60
+        while not (out / "report.json").exists() and time.monotonic() < waited:
+            time.sleep(0.01)
+        time.sleep(random.Random(number).uniform(0, 2))
+        process.kill()
+        process.wait()
+    finished = [line[0] for line in told.read_text().splitlines() if line[1:6] == ": ok,"]
+    found = json.loads((out / "report.json").read_text())
+    done = found.get("parts", {})
+    assert set(finished) <= set(done) and list(done) == list("abcdef")[: len(done)]
+    for name in done:
+        rows = [row["number"] for row in found["rows"] if row["part"] == name]
+        assert rows == [0, 1, 2]
+    assert len(list(out.iterdir())) <= 8
+    # What the part at hand had found is taken up by the next run.
+    partial = runner.read_json(out / "part.json").get("rows", [])
+    again = report.Report(out, "abc").content
+    running = found.get("running")
+    if running and partial:
+        taken = [row for row in again["rows"] if row["part"] == running]
+        assert len(taken) == len(partial)
+        assert again["parts"][running]["status"] == "FAILED: ended"
+
+
+def test_an_ended_report_ends_its_part(tmp_path):
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(99)"
+    script = f"""
+import sys
+from benchmarks.gpu import report
+from benchmarks.gpu.runner import Part
+part = Part([sys.executable, "-c", {code!r}], 99)
+report.main(["--out", {str(tmp_path)!r}, "--only", "a"], {{"a": part}})
+"""
+    for end in (signal.SIGTERM, signal.SIGKILL):
+        log = tmp_path / "report.log"
+        log.unlink(missing_ok=True)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, **quiet)
+        waited = time.monotonic() + 60
+        while not (log.exists() and log.read_text().strip()) and time.monotonic() < waited:
+            time.sleep(0.02)
+        process.send_signal(end)
+        process.wait(30)
+        time.sleep(0.2)
+        assert not alive(int(log.read_text().split()[0])), end
+
+
+def test_a_broken_file_is_no_report(tmp_path):
+    (tmp_path / "report.json").write_text('{"parts": {"a"')
+    assert list(run(tmp_path, "--only", "works")["parts"]) == ["works"]
+
+
+def test_the_commit_needs_no_git_and_the_driver_no_nvidia_smi(monkeypatch, tmp_path):
+    monkeypatch.delenv("ZOPRUNE_COMMIT", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git.commit() == "unknown"
+    assert isinstance(parts.driver(), str)
+    monkeypatch.setenv("ZOPRUNE_COMMIT", "1234abc")
+    assert git.commit() == "1234abc"
+    code = "from benchmarks.gpu import report; report.main(['--only', 'a'], {'a': 0})"
+    assert "torch" not in code  # the report itself runs on the standard library alone
+    code = "import sys; sys.modules['torch'] = None; import benchmarks.gpu.report"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("archs", "capability", "right"),
+    [
+        ("90a-real", (9, 0), True),
+        ("80 90a-real 100a-real", (9, 0), True),
+        ("80 90a-real 100a-real", (8, 9), True),
+        ("80 90a-real 100a-real", (12, 0), True),  # by PTX of 8.0
+        ("80-real", (8, 6), True),
+        ("80-real", (9, 0), False),
+        ("90a-real", (8, 0), False),
+        ("90a-real", (10, 0), False),
+        ("", (9, 0), False),
+    ],
+)
+def test_a_library_fits_the_gpu_it_was_built_for(archs, capability, right):
+    assert parts.fits(archs, capability) is right
+
+
+def test_a_library_that_fits_is_not_built_again(monkeypatch, capsys):
+    about = {"name": "NVIDIA X"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(parts, "machine", lambda: dict(about))
+    built = []
+
+    def build(command, **options):
+        built.append((command[1:], options["env"]["CUDAARCHS"]))
+
+    monkeypatch.setattr(parts.subprocess, "run", build)
+    probes = iter([{"error": None, "archs": "90a-real"}])
+    monkeypatch.setattr(parts, "probe", lambda: next(probes))
+    assert parts.library() == 0 and not built
+    # One that does not load, or is for another GPU, is built for this one.
+    for bad in (
+        {"error": "undefined symbol", "archs": "90a-real"},
+        {"error": None, "archs": "80-real"},
+    ):
+        probes = iter([bad, {"error": None, "archs": "90a-real"}])
+        assert parts.library() == 0
+        assert built.pop() == (["setup.py", "build_ext", "--inplace"], "90a-real")
+    probes = iter([bad, bad])
+    assert parts.library() == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert parts.library() == 1 and "no GPU" in capsys.readouterr().out
+
+
+def test_the_plan_fits_its_time_and_the_sanitizer_its_launches(monkeypatch):
+    limits = {name: part.limit for name, part in plan.FIRST.items()}
+    assert sum(limits.values()) - limits["library"] + 60 <= report.SECONDS
+    assert plan.FIRST["library"].vital
+    command = plan.gpu_tests()
+    assert "tests/cuda/test_gpu_operators.py" in command
+    assert "tests/cuda/test_gpu_report.py" not in command
+    ran = []
+    monkeypatch.setattr(parts.shutil, "which", lambda name: sys.executable)
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(parts.subprocess, "run", lambda command, **_: ran.append(command) or done)
+    assert parts.sanitizer("memcheck") == 0
+    assert ran[0][ran[0].index("--launch-timeout") + 1] == "60"
+
+
+def test_tests_are_counted_also_where_they_were_ended():
+    alone = "tests/a.py::test_one[x y] PASSED [ 50%]\ntests/a.py::test_two FAILED [100%]\n"
+    with_workers = (
+        "[gw1] [ 33%] PASSED tests/a.py::test_one[x y] \n[gw0] [ 66%] FAILED tests/a.py::test_two "
+        "\ntests/a.py::test_three \n"
+    )
+    for text in (alone, with_workers):
+        found = runner.tests_in(text)["tests"]
+        assert found == {"passed": 1, "skipped": 0, "failed": ["tests/a.py::test_two"]}
+    assert runner.tests_in("nothing") == {}
+
+
+def test_the_table_and_the_readme_show_what_was_measured_and_what_not():
     refused = {**ROW, "dtype": "fp16", "refused": "selection: error 1.0e+00"}
-    parts = {"a": {"status": "ok", "seconds": 1.0, "output": "", "rows": [MEASURED, refused]}}
-    report = json.loads(json.dumps(gpu_report.merge({}, parts, ABOUT)))
-    text = gpu_report.table(report)
-    assert "20.0        2  loop 30" in text
+    part = {"status": "ok", "seconds": 1.0, "output": "", "rows": [MEASURED, refused]}
+    part |= {"machine": ABOUT, "tests": {"passed": 3, "skipped": 0, "failed": ["t::x"]}}
+    found = json.loads(json.dumps(report.merge({}, "a", part, "abc")))
+    found["targets"] = report.verdicts(found["rows"])
+    text = summary.table(found)
+    assert "20.0           50.0     70.0        2  loop 30" in text
+    assert "3 tests passed, 1 failed t::x" in text
     assert "REFUSED selection" in text
     assert "select 64 of 576, per pick, bf16" in text and "0.312 us  yes" in text
     assert text.count("not measured") == 9
-    assert "30x, 20 µs" in readme.generate([report])
+    document = readme.generate([found])
+    assert "30x, 20 µs" in document and "| 50 µs |" in document
+    assert "GPU: not measured yet." in readme.generate([])
 
 
-def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    output = tmp_path / "gpu.json"
-    assert gpu_report.main(["--only", "ceilings", "--output", str(output)]) == 0
-    assert "skipped: no GPU" in capsys.readouterr().out
-    assert not output.exists()
+def test_adopted_results_go_by_the_cards_name(tmp_path, monkeypatch, capsys):
+    from benchmarks import machine
+
+    monkeypatch.setattr(machine, "RESULTS", tmp_path)
+    assert report.main(["--adopt", str(tmp_path)]) == 1
+    assert "expected measured rows, got none" in capsys.readouterr().err
+    run(tmp_path / "out", "--only", "works")
+    assert report.main(["--adopt", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "nvidia-x.json").read_text())["rows"]
 
 
-@pytest.mark.parametrize("group", gpu_cases.GROUPS)
-def test_every_case_and_baseline_runs_and_is_right(group):
-    first = gpu_cases.make_set(TINY, torch.bfloat16, "cpu")
-    other = first.copy(gpu_cases.GROUPS[group].reads)
-    assert other.keys is first.keys or "keys" in gpu_cases.GROUPS[group].reads
-    cases, plain = gpu_cases.GROUPS[group].build(TINY)
-    for case in cases:
-        checks = case.check(case.call(other), other)
-        assert checks and all(check.passed for check in checks), [case.op, *map(str, checks)]
-        assert all(name in plain for terms in case.against.values() for name, _ in terms)
-    for baseline in plain.values():
-        baseline(other)
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """A device that is the CPU: its graphs are calls."""
+    monkeypatch.setattr(timing, "copies_beyond_cache", lambda size: 2)
+
+    def seconds_per_call(calls):
+        for call in calls:
+            call()
+        return [1e-5, 2e-5, 3e-5]
+
+    monkeypatch.setattr(timing, "seconds_per_call", seconds_per_call)
+    monkeypatch.setattr(timing, "eager", lambda call: {"host": 1e-5, "whole": 2e-5})
+    monkeypatch.setattr(timing, "kernel_names", lambda call: ["a"])
+    for part in cases.PARTS.values():
+        monkeypatch.setitem(part.__dict__, "shapes", (TINY,))
+
+
+@pytest.mark.parametrize("part", cases.PARTS)
+def test_every_case_is_measured_and_right(part, on_cpu):
+    rows = list(cases.measure(part, "bf16", "cpu"))
+    for row in rows:
+        assert "refused" not in row and "not_measured" not in row, row
+        assert row["seconds"] == 2e-5 and row["checks"] and row["eager"]["host"] == 1e-5
+        assert all(against["ratio"] > 0 for against in row["against"].values())
+    assert len({(row["op"], row["variant"]) for row in rows}) == len(rows) >= 2
+
+
+def test_a_failing_profiler_or_baseline_spoils_no_row(on_cpu, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("CUPTI is busy")
+
+    monkeypatch.setattr(timing, "kernel_names", fail)
+    monkeypatch.setattr(timing, "eager", fail)
+    row = next(cases.measure("selection", "bf16", "cpu"))
+    assert row["seconds"] == 2e-5 and row["against"]["loop"]["ratio"] == 1
+    assert row["not_measured"] == dict.fromkeys(["eager", "kernels"], "RuntimeError: CUPTI is busy")
+    monkeypatch.setattr(cases.selection, "plain", lambda shape: {})
+    row = next(cases.measure("selection", "bf16", "cpu"))
+    assert row["seconds"] == 2e-5 and set(row["not_measured"]) >= {"loop", "better loop"}
+
+
+def test_a_shape_that_cannot_be_made_hides_no_other(on_cpu, monkeypatch):
+    build = cases.PARTS["scoring"].build
+
+    def out_of_memory(shape, dtype, device):
+        if len(made) == 0:
+            made.append(shape)
+            raise torch.OutOfMemoryError("no memory")
+        return build(shape, dtype, device)
+
+    made: list = []
+    monkeypatch.setitem(cases.PARTS["scoring"].__dict__, "build", out_of_memory)
+    monkeypatch.setitem(cases.PARTS["scoring"].__dict__, "shapes", (TINY, TINY))
+    first, *others = cases.measure("scoring", "fp16", "cpu")
+    assert first["refused"] == "OutOfMemoryError: no memory"
+    assert others and all("seconds" in row for row in others)
+
+
+def test_copies_have_tensors_of_their_own():
+    group = cases.selection_group(TINY, "bf16", "cpu")
+    other = with_copies(group.inputs, ("scores", "keys"))
+    assert other.keys is not group.inputs.keys and torch.equal(other.keys, group.inputs.keys)
+    assert other.x is group.inputs.x and os.getpid()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from tests.ops.cases import DTYPES, operator_calls, projector
 from zoprune_kernels import reference
+from zoprune_kernels.testing import DTYPES, operator_calls, projector
 from zoprune_kernels.triton import register
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

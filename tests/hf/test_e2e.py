@@ -19,6 +19,7 @@ from benchmarks.e2e import table as e2e_table
 from benchmarks.e2e.sample import generate
 from benchmarks.e2e.variants import VARIANTS, PaperSelector, variants
 from benchmarks.gpu import report as gpu_report
+from benchmarks.gpu import summary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VISION = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
@@ -104,10 +105,10 @@ def test_tables_show_what_was_measured():
     assert text in e2e_table.document([cpu], [])
     assert e2e_table.verdict(setting, [row]).endswith("yes, at most +2.1%")
     measured = {"setting": setting | {"device": "cuda"}, "rows": [row]}
-    parts = {"e2e": {"status": "ok", "seconds": 1.0, "output": "", "e2e": measured}}
-    report = gpu_report.merge({}, parts, ABOUT | {"commit": "abc"})
+    part = {"status": "ok", "seconds": 1.0, "output": "", "e2e": measured, "machine": ABOUT}
+    report = gpu_report.merge({}, "e2e", part, "abc")
     assert "+2.1% (+0% to +4%), 1000.0 ms" in e2e_table.document([], [report])
-    assert "first token within 3% of the oracle's: yes" in gpu_report.table(report)
+    assert "first token within 3% of the oracle's: yes" in summary.table(report)
     assert e2e_table.document([], [{"machine": ABOUT}]) == "Not measured yet."
 
 

@@ -1,4 +1,4 @@
-"""Inputs and comparisons shared by the tests of select_dpp, select_suppress and select_coverage."""
+"""Comparisons shared by the tests of select_dpp, select_suppress and select_coverage."""
 
 from __future__ import annotations
 
@@ -8,20 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from zoprune_kernels.testing import clustered
+
 SIZES = [(1, 1), (63, 20), (577, 64), (1000, 90)]
 NAN, INF = math.nan, math.inf
-
-
-def clustered(tokens: int, dim: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Keys around a few directions, as neighbouring patches are."""
-    centres = torch.randn(8, dim)
-    return (centres[torch.randint(8, (tokens,))] + 0.5 * torch.randn(tokens, dim)).to(dtype)
-
-
-def grid(tokens: int, width: int) -> Tensor:
-    """Row and column of each token, [tokens, 2]."""
-    index = torch.arange(tokens)
-    return torch.stack([index // width, index % width], dim=1).float()
 
 
 def same_in_every_layout(one: Callable[..., Tensor], packed: Callable[..., Tensor]) -> None:

@@ -15,8 +15,8 @@ import triton.language as tl
 from torch.utils._pytree import tree_leaves
 from triton.runtime import interpreter
 
-from tests.ops.cases import DTYPES, operator_calls, projector
 from zoprune_kernels import philox, reference
+from zoprune_kernels.testing import DTYPES, operator_calls, projector
 from zoprune_kernels.triton import norms, quadratic, register, sensitivity, tiles
 from zoprune_kernels.triton.launch import Tile, aligned
 from zoprune_kernels.triton.linear import linear

@@ -4,39 +4,14 @@ import pytest
 import torch
 
 from benchmarks.cpu.memory import peak_extra_mib
-from tests.ops.cases import DTYPES, fallback
-from tests.ops.family import (
-    check_candidate_order,
-    check_scale_free,
-    clustered,
-    same_in_every_layout,
-)
+from tests.ops.family import check_candidate_order, check_scale_free, same_in_every_layout
 from zoprune_kernels import (
     backend,
     reference,
     select_coverage,
     select_coverage_varlen,
 )
-
-
-def worst_gain(scores, keys, picks, weights=None) -> float:
-    """The largest relative shortfall of a pick's true gain from the best, in float64.
-
-    Independent of the running maximum: a gain is the objective with the token less that without.
-    """
-    unit = reference.unit_keys(keys.double())
-    cosine = (unit @ unit.T).clamp_min(0)
-    weight = torch.ones(len(keys)).double() if weights is None else weights.double()
-    shortfall = 0.0
-    left = scores.double().clone()
-    for step, pick in enumerate(picks.tolist()):
-        chosen = cosine[:, picks[:step]]
-        before = chosen.max(dim=1).values if step else torch.zeros_like(weight)
-        objective = weight @ torch.maximum(before[:, None], cosine)
-        gain = left * (objective - weight @ before)
-        shortfall = max(shortfall, float(1 - gain[pick] / gain.max()))
-        left[pick] = 0
-    return shortfall
+from zoprune_kernels.testing import DTYPES, certify_coverage, clustered, fallback
 
 
 def test_native_runs():
@@ -50,7 +25,7 @@ def test_picks_are_the_references(tokens, k, dtype):
     scores, keys = torch.rand(tokens).to(dtype), clustered(tokens, 100, dtype)
     for weights in (None, torch.rand(tokens)):
         picks = select_coverage(scores, keys, k, weights, sort=False)
-        assert worst_gain(scores, keys, picks, weights) < 1e-4
+        assert certify_coverage(picks, scores, keys, weights).passed
         arguments = (scores.double(), keys.double(), k, weights)
         exact = reference.select_coverage(*arguments, sort=False)
         assert (picks == exact).float().mean() > 0.98  # rounding may swap nearly equal gains
@@ -66,7 +41,7 @@ def test_images_whose_cosines_are_not_all_stored():
     rest = [tensor[:2100] for tensor in (scores, keys, must_keep)]
     stored = select_coverage(*rest[:2], 300, must_keep=rest[2], sort=False)
     assert torch.equal(picks, stored)
-    assert worst_gain(*rest[:2], select_coverage(*rest[:2], 9, sort=False)) < 1e-4
+    assert certify_coverage(select_coverage(*rest[:2], 9, sort=False), *rest[:2]).passed
 
 
 def test_memory_is_far_from_all_pairs():

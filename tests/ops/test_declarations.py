@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import zoprune_kernels
-from tests.ops.cases import operator_calls
 from zoprune_kernels.methods import METHODS, SelectOptions, SuppressOptions
 from zoprune_kernels.operators import OPERATORS
+from zoprune_kernels.testing import operator_calls
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from tests.ops.cases import operator_calls
 from zoprune_kernels.operators import OPERATORS
+from zoprune_kernels.testing import operator_calls
 
 OPS = torch.ops.zoprune
 CALLS = operator_calls(torch.float32)

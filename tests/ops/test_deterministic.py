@@ -10,8 +10,8 @@ from torch._C import DispatchKey
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from tests.ops.cases import operator_calls
 from zoprune_kernels.reference.merge import added_at
+from zoprune_kernels.testing import operator_calls
 
 CALLS = operator_calls(torch.float32)
 # Operations that raise on CUDA under deterministic algorithms (documentation of

@@ -4,9 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ops.bad_calls import bad_calls
-from tests.ops.cases import DTYPES, fallback, projector
-from tests.ops.family import grid
+from zoprune_kernels.testing import DTYPES, fallback, grid, projector, refusals
 
 OPS = [f"select_{name}{end}" for name in ("dpp", "suppress", "coverage") for end in ("", "_varlen")]
 
@@ -14,7 +12,7 @@ OPS = [f"select_{name}{end}" for name in ("dpp", "suppress", "coverage") for end
 @pytest.mark.parametrize("op", OPS)
 def test_errors_have_the_fallbacks_text(op):
     refused = 0
-    for _, arguments in bad_calls([op]):
+    for arguments in (call.arguments for call in refusals([op])):
         if arguments["keys"] is None and "suppress" not in op:
             continue  # the dispatcher itself refuses it
         try:

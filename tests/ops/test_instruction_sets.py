@@ -7,10 +7,9 @@ import torch
 
 import zoprune_kernels as zk
 from tests.ops import test_scoring_cpu, test_select_cpu
-from tests.ops.cases import DTYPES
-from tests.ops.family import clustered, grid
 from tests.test_build import python
 from zoprune_kernels import _native
+from zoprune_kernels.testing import DTYPES, clustered, grid
 
 
 @pytest.mark.parametrize("isa", _native.build_info()["cpu_isas"].split())

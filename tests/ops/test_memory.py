@@ -5,8 +5,8 @@ import functools
 import pytest
 import torch
 
-from tests.ops.cases import operator_calls, projector
 from tests.ops.memory import growth, needs_count
+from zoprune_kernels.testing import operator_calls, projector
 
 OPS = torch.ops.zoprune
 LEAST_LEAK = 48  # bytes: one std::string

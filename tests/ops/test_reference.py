@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from tests.ops.cases import projector
 from zoprune_kernels import philox, reference
 from zoprune_kernels.checks import ACTIVATIONS, DISTRIBUTIONS
+from zoprune_kernels.testing import projector
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import zoprune_kernels
-from tests.ops.cases import DTYPES, fallback, operator_calls, projector
 from zoprune_kernels.operators import OPERATORS
+from zoprune_kernels.testing import DTYPES, fallback, operator_calls, projector
 
 OPS = torch.ops.zoprune
 PRUNE_OPTIONS = (

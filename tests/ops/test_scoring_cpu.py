@@ -3,12 +3,11 @@
 import pytest
 import torch
 
-from tests.ops.bad_calls import bad_calls
-from tests.ops.cases import DTYPES, Projector, fallback, projector
 from tests.test_build import python
 from zoprune_kernels import backend, reference
 from zoprune_kernels.checks import ACTIVATIONS
 from zoprune_kernels.operators.fold_metric import metric_dtype
+from zoprune_kernels.testing import DTYPES, Projector, fallback, projector, refusals
 
 OPS = torch.ops.zoprune
 SCORING = ["sensitivity", "fold_metric", "expected_sensitivity"]
@@ -325,7 +324,7 @@ def test_memory_is_bounded_whatever_m():
     code = """if True:
         import torch
         from benchmarks.cpu.memory import peak_extra_mib
-        from tests.ops.cases import projector
+        from zoprune_kernels.testing import projector
         small = projector(65, d=8, hidden=8192, out=2)
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             p = projector(64, d=1024, hidden=4096, out=4096, dtype=dtype)
@@ -342,7 +341,7 @@ def test_memory_is_bounded_whatever_m():
 @pytest.mark.parametrize("op", SCORING + PRUNING)
 def test_errors_have_the_fallbacks_text(op):
     refused = 0
-    for _, arguments in bad_calls([op]):
+    for arguments in (call.arguments for call in refusals([op])):
         try:
             getattr(fallback, op)(**arguments)
         except RuntimeError as error:

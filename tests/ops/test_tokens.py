@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from tests.ops.cases import DTYPES
 from zoprune_kernels import reference
+from zoprune_kernels.testing import DTYPES
 
 OPS = torch.ops.zoprune
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
