@@ -8,9 +8,14 @@ from audit.report import table
 from zoprune_kernels import _native
 
 
-@pytest.mark.skipif(not _native.build_info().get("cuda"), reason="built without CUDA")
+# `make test` builds for one architecture, `make test-full` and `make audit` for all.
+BUILT = _native.build_info().get("cuda_archs", "").split()
+
+
 @pytest.mark.parametrize("capability", cuda_kernels.CAPABILITIES)
 def test_no_spills_and_tensor_cores_everywhere(capability):
+    if not any(arch.startswith(str(capability)) for arch in BUILT):
+        pytest.skip(f"the native library has no code for sm_{capability}")
     rows = cuda_kernels.rows(capability)
     kernels = [f"select_kernel, {name}" for name in ("Redundancy", "Suppression", "Volume")]
     assert {(row.kernel, row.dtype) for row in rows} == {
