@@ -56,6 +56,9 @@ class Basis {
 
 class Volume {
  public:
+  static constexpr bool kPicksAreLowered = true;  // their components lower others
+  static constexpr bool kRanksFallAlike = true;
+
   Volume(const GreedyImage& image, Keys& keys, ParallelFor parallel_for)
       : image_(image),
         keys_(keys),
@@ -78,6 +81,8 @@ class Volume {
     const float gain = quality * std::sqrt(static_cast<float>(residual_[token]));
     return pack_rank(Candidate::free, gain, token);
   }
+
+  bool lowers() const { return true; }
 
   void pick(int64_t token) { picks_.push_back(token); }
 
@@ -151,7 +156,9 @@ void select_dpp(const KeyLayout& layout, const GreedyImage& image, bool sort,
   if (image.keep == 0) return;
   Keys keys(layout, image.keys, image.tokens);
   Volume volume(image, keys, parallel_for);
-  LazyGreedy<Volume>(image, &keys, volume, parallel_for).run(sort);
+  LazyGreedy<Volume> greedy(image, &keys, volume, parallel_for);
+  greedy.grow(image.keep);
+  greedy.write(sort);
 }
 
 }  // namespace zoprune::ZOPRUNE_ISA

@@ -12,6 +12,9 @@ namespace {
 
 class Neighbours {
  public:
+  static constexpr bool kPicksAreLowered = false;
+  static constexpr bool kRanksFallAlike = true;
+
   Neighbours(const Suppression& suppression, const GreedyImage& image)
       : rule_(suppression), image_(image), score_(image.tokens), blocked_(image.tokens) {
     for (int64_t i = 0; i < image.tokens; ++i) score_[i] = finite_score(image.scores[i]);
@@ -21,7 +24,8 @@ class Neighbours {
     return pack_rank(blocked_[token] ? Candidate::blocked : Candidate::free, score_[token], token);
   }
 
-  uint64_t confirm(int64_t token) const { return rank(token); }
+  bool lowers() const { return true; }
+
   void pick(int64_t token) { picks_.push_back(token); }
 
   void lower(const Lowering& by) {
@@ -78,7 +82,9 @@ void select_suppress(const Suppression& suppression, const KeyLayout& layout,
   std::optional<Keys> keys;
   if (image.keys) keys.emplace(layout, image.keys, image.tokens);
   Neighbours neighbours(suppression, image);
-  LazyGreedy<Neighbours>(image, keys ? &*keys : nullptr, neighbours, parallel_for).run(sort);
+  LazyGreedy<Neighbours> greedy(image, keys ? &*keys : nullptr, neighbours, parallel_for);
+  greedy.grow(image.keep);
+  greedy.write(sort);
 }
 
 }  // namespace zoprune::ZOPRUNE_ISA

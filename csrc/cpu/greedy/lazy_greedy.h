@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -55,39 +56,67 @@ struct Lowering {
 };
 
 // Objective has
+//   static constexpr bool kPicksAreLowered: whether a pick has to be lowered by the picks before it
+//     and confirmed: its rank may be lower than it was, where that was only as good as sums in fp32
+//   static constexpr bool kRanksFallAlike: whether a pick lowers many tokens by about as much
 //   uint64_t rank(int64_t token)
+//   bool lowers(): whether picks change ranks at all, as ranks stand
+//   uint64_t confirm(int64_t token): the rank of a token about to be picked, if kPicksAreLowered
 //   void pick(int64_t token): it becomes the next pick, number 0, 1, ...
 //   void lower(const Lowering&): called for different tokens at the same time
-//   uint64_t confirm(int64_t token): the rank of a token about to be picked, which may be lower
-//   than
-//     its last one, where that was only as good as its sums in fp32
 // and its ranks depend on the tokens alone, not on the blocks in which they are lowered.
 template <typename Objective>
 class LazyGreedy {
  public:
+  // Picks the tokens that must be kept.
   LazyGreedy(const GreedyImage& image, Keys* keys, Objective& objective, ParallelFor parallel_for)
-      : image_(image), keys_(keys), objective_(objective), parallel_for_(parallel_for) {}
-
-  void run(bool sort) {
-    const Candidates candidates(image_);
-    seen_.resize(image_.tokens);
-    for (int64_t token : candidates.kept) {
+      : image_(image),
+        keys_(keys),
+        objective_(objective),
+        parallel_for_(parallel_for),
+        candidates_(image),
+        seen_(image.tokens) {
+    for (int64_t token : candidates_.kept) {
       pool_ = {pack_rank(Candidate::must_keep, 0, token)};
-      catch_up(1);
-      objective_.confirm(token);
+      if constexpr (Objective::kPicksAreLowered) {
+        catch_up(1, num_picks());
+        objective_.confirm(token);
+      }
       pick(token);
     }
     pool_.clear();
-    for (int64_t token : candidates.scored) pool_.push_back(objective_.rank(token));
-    while (num_picks() < image_.keep && !pool_.empty()) pick_from_block();
-    write_indices(image_, std::move(picks_), candidates.unknown, sort);
+    for (int64_t token : candidates_.scored) pool_.push_back(pack_rank(Candidate::free, 0, token));
   }
+
+  int64_t num_picks() const { return static_cast<int64_t>(picks_.size()); }
+  const std::vector<int64_t>& scored() const { return candidates_.scored; }
+
+  // Picks one of the scored tokens, whatever its rank.
+  void take(int64_t token) {
+    pool_.erase(std::find_if(pool_.begin(), pool_.end(),
+                             [&](uint64_t rank) { return rank_index(rank) == token; }));
+    pick(token);
+  }
+
+  // Lowers all candidates by the first pick alone: one comparison each, and ranks are better
+  // bounds.
+  void lower_by_first_pick() { catch_up(pool_.size(), std::min<int64_t>(1, num_picks())); }
+
+  // Picks by rank until there are so many, or no scored token is left; ranks change only after
+  // every `step` picks.
+  void grow(int64_t until, int64_t step = 1) {
+    update_ranks(pool_.size());
+    while (num_picks() < until && !pool_.empty())
+      objective_.lowers() ? pick_from_block(until, step) : pick_best(until - num_picks());
+  }
+
+  // Fills what is missing with tokens whose score is NaN.
+  void write(bool sort) { write_indices(image_, std::move(picks_), candidates_.unknown, sort); }
 
  private:
   static constexpr int64_t kMinBlock = 32, kMaxBlock = 256;  // candidates of one round
   static constexpr int64_t kBytesWorthThreads = 1 << 21;     // of keys that pairs are made of
 
-  int64_t num_picks() const { return static_cast<int64_t>(picks_.size()); }
   int64_t token(int64_t position) const { return rank_index(pool_[position]); }
 
   void pick(int64_t token) {
@@ -99,25 +128,40 @@ class LazyGreedy {
     if (pick_rows_.back() == space.get()) copies_.push_back(std::move(space));
   }
 
+  void update_ranks(int64_t count) {
+    for (int64_t i = 0; i < count; ++i) pool_[i] = objective_.rank(token(i));
+  }
+
+  // Picks the pool's `count` best.
+  void pick_best(int64_t count) {
+    const int64_t size = pool_.size(), best = std::min(count, size);
+    best_first(best, size);
+    const auto end = pool_.begin() + best;
+    std::sort(pool_.begin(), end, std::greater<>());
+    std::for_each(pool_.begin(), end, [&](uint64_t rank) { pick(rank_index(rank)); });
+    pool_.erase(pool_.begin(), end);
+  }
+
   // One round. Few picks come of it where many tokens' ranks fall alike, because the bound is then
   // that of tokens that are not up to date: the next round brings more of them up to date, and
   // compares fewer with each other.
-  void pick_from_block() {
-    const int64_t missing = image_.keep - num_picks(), size = pool_.size();
-    const int64_t wanted = std::min(std::max(2 * missing, kMinBlock), block_);
+  void pick_from_block(int64_t until, int64_t step) {
+    const int64_t missing = until - num_picks(), size = pool_.size();
+    const int64_t wanted = std::max(std::min(std::max(3 * missing / 2, kMinBlock), block_), step);
     const int64_t refreshed = std::min(std::max(wanted, refresh_), size);
     const int64_t block = std::min(wanted, refreshed);
     uint64_t bound = best_first(refreshed, size);
-    catch_up(refreshed);
-    for (int64_t i = 0; i < refreshed; ++i) pool_[i] = objective_.rank(token(i));
+    catch_up(refreshed, num_picks());
+    update_ranks(refreshed);
     bound = std::max(bound, best_first(block, refreshed));
     const auto block_end = pool_.begin() + block;
     std::sort(pool_.begin(), block_end, std::greater<>());
     const auto live_end = std::lower_bound(pool_.begin(), block_end, bound, std::greater<>());
     const int64_t live = live_end - pool_.begin(), before = num_picks();
     compare_with_each_other(live);
-    pick_among(live, bound);
+    pick_among(live, bound, until, step);
     const int64_t picked = num_picks() - before;
+    if (!Objective::kRanksFallAlike) return;
     if (picked < block / 8) {
       refresh_ = 2 * refreshed;
       block_ = std::max(block_ / 2, kMinBlock);
@@ -135,24 +179,26 @@ class LazyGreedy {
     return pool_[count];
   }
 
-  // Lowers the pool's first `count` tokens by the picks that they have not seen.
-  void catch_up(int64_t count) {
+  // Lowers the pool's first `count` tokens by those of the first `num_picks` picks that they have
+  // not seen.
+  void catch_up(int64_t count, int64_t num_picks) {
     std::sort(pool_.begin(), pool_.begin() + count,
               [&](uint64_t a, uint64_t b) { return seen_[rank_index(a)] < seen_[rank_index(b)]; });
-    const int64_t missed = num_picks() - seen_[token(0)];
+    const int64_t missed = count == 0 ? 0 : num_picks - seen_[token(0)];
+    if (missed <= 0) return;
     const int64_t blocks = num_blocks(count);
     share(blocks, count * missed, [&](int64_t begin, int64_t end) {
       const std::unique_ptr<char[]> space(new char[keys_ ? kRowBlock * keys_->row_bytes() : 0]);
       for (int64_t pair = begin; pair < end; ++pair) {
         // Tokens that missed many picks with those that missed few: equal work for every thread.
         const int64_t block = pair % 2 == 0 ? pair / 2 : blocks - 1 - pair / 2;
-        catch_up_rows(block * kRowBlock, std::min(kRowBlock, count - block * kRowBlock),
+        catch_up_rows(block * kRowBlock, std::min(kRowBlock, count - block * kRowBlock), num_picks,
                       space.get());
       }
     });
   }
 
-  void catch_up_rows(int64_t first, int64_t count, char* space) {
+  void catch_up_rows(int64_t first, int64_t count, int64_t num_picks, char* space) {
     const void* rows[kRowBlock];
     int64_t tokens[kRowBlock] = {}, seen[kRowBlock] = {};
     for (int64_t i = 0; i < count; ++i) {
@@ -161,8 +207,8 @@ class LazyGreedy {
       if (keys_) rows[i] = keys_->row(tokens[i], space + i * keys_->row_bytes());
     }
     float cosines[kRowBlock * kRowBlock];
-    for (int64_t p = seen[0]; p < num_picks(); p += kRowBlock) {
-      const int64_t cols = std::min(kRowBlock, num_picks() - p);
+    for (int64_t p = seen[0]; p < num_picks; p += kRowBlock) {
+      const int64_t cols = std::min(kRowBlock, num_picks - p);
       if (keys_) {
         keys_->dots(rows, count, pick_rows_.data() + p, cols, cosines, kRowBlock);
         for (int64_t i = 0; i < count; ++i)
@@ -173,7 +219,7 @@ class LazyGreedy {
       }
       objective_.lower({tokens, seen, count, p, cols, cosines, kRowBlock});
     }
-    for (int64_t i = 0; i < count; ++i) seen_[tokens[i]] = num_picks();
+    for (int64_t i = 0; i < count; ++i) seen_[tokens[i]] = std::max(seen[i], num_picks);
   }
 
   // Fills cosines_ [count, count] for the pool's first `count` tokens.
@@ -207,38 +253,47 @@ class LazyGreedy {
     });
   }
 
-  // Plain greedy among the pool's first `count` tokens, as long as none outside can rank higher.
-  void pick_among(int64_t count, uint64_t bound) {
-    std::vector<int64_t> tokens(count), positions(count), seen;  // positions: rows of cosines_
-    std::vector<float> cosines(count);
-    for (int64_t i = 0; i < count; ++i) {
-      tokens[i] = token(i);
-      positions[i] = i;
-    }
-    std::vector<uint64_t> ranks(pool_.begin(), pool_.begin() + count);
-    while (num_picks() < image_.keep) {
-      const auto best = std::max_element(ranks.begin(), ranks.end());
-      if (best == ranks.end() || *best <= bound) break;
-      const int64_t index = best - ranks.begin();
-      const uint64_t confirmed = objective_.confirm(tokens[index]);
-      if (confirmed < *best) {
-        *best = confirmed;
-        continue;
+  // Whether the tokens at these positions of the pool have the ranks that they seem to have.
+  bool confirm(const int64_t* positions, int64_t count) {
+    bool confirmed = true;
+    if constexpr (Objective::kPicksAreLowered)
+      for (int64_t i = 0; i < count; ++i) {
+        const uint64_t rank = objective_.confirm(token(positions[i]));
+        confirmed = confirmed && rank == pool_[positions[i]];
+        pool_[positions[i]] = rank;
       }
-      const float* const row = &cosines_[positions[index] * count];
-      pick(tokens[index]);
-      ranks.erase(best);
-      tokens.erase(tokens.begin() + index);
-      positions.erase(positions.begin() + index);
-      const int64_t left = tokens.size();
-      for (int64_t i = 0; i < left; ++i) cosines[i] = row[positions[i]];
-      seen.assign(left, num_picks() - 1);
-      objective_.lower({tokens.data(), seen.data(), left, num_picks() - 1, 1, cosines.data(), 1});
-      for (int64_t i = 0; i < left; ++i) ranks[i] = objective_.rank(tokens[i]);
+    return confirmed;
+  }
+
+  // Plain greedy among the pool's first `count` tokens, as long as none outside can rank higher. A
+  // step is taken as a whole: all of its picks must precede what is outside.
+  void pick_among(int64_t count, uint64_t bound, int64_t until, int64_t step) {
+    std::vector<int64_t> order(count), tokens(count), seen;  // order: positions in the block
+    std::iota(order.begin(), order.end(), 0);
+    std::vector<float> cosines(count);
+    while (num_picks() < until && !order.empty()) {
+      const int64_t wanted = std::min(step, until - num_picks()), first_pick = num_picks();
+      const int64_t taken = std::min<int64_t>(wanted, order.size());
+      std::partial_sort(order.begin(), order.begin() + taken, order.end(),
+                        [&](int64_t a, int64_t b) { return pool_[a] > pool_[b]; });
+      if (pool_[order[taken - 1]] <= bound || (taken < wanted && bound > 0)) break;
+      if (!confirm(order.data(), taken)) continue;
+      for (int64_t i = 0; i < taken; ++i) pick(token(order[i]));
+      const int64_t left = order.size() - taken;
+      for (int64_t j = 0; j < left; ++j) tokens[j] = token(order[taken + j]);
+      seen.assign(left, first_pick);
+      for (int64_t i = 0; i < taken; ++i) {
+        const float* const row = &cosines_[order[i] * count];
+        for (int64_t j = 0; j < left; ++j) cosines[j] = row[order[taken + j]];
+        objective_.lower({tokens.data(), seen.data(), left, first_pick + i, 1, cosines.data(), 1});
+        pool_[order[i]] = 0;
+      }
+      order.erase(order.begin(), order.begin() + taken);
+      for (int64_t i : order) pool_[i] = objective_.rank(token(i));
     }
-    for (int64_t token : tokens) seen_[token] = num_picks();
-    std::copy(ranks.begin(), ranks.end(), pool_.begin());
-    pool_.erase(pool_.begin() + ranks.size(), pool_.begin() + count);
+    for (int64_t i : order) seen_[token(i)] = num_picks();
+    const auto end = pool_.begin() + count;
+    pool_.erase(std::remove(pool_.begin(), end, uint64_t{0}), end);
   }
 
   // Shares tasks that compare `pairs` of tokens among the threads, where that is worth their time.
@@ -256,6 +311,7 @@ class LazyGreedy {
   Keys* const keys_;  // null where cosines are not needed
   Objective& objective_;
   const ParallelFor parallel_for_;
+  const Candidates candidates_;
 
   std::vector<int64_t> picks_;
   std::vector<const void*> pick_rows_;           // [picks], what dot products read
