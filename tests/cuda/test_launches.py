@@ -10,6 +10,9 @@ import pytest
 
 triton = pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.proves(
+    "zoprune_kernels/triton", "tests/cuda/fake_driver", "tests/cuda/launched_triton.py"
+)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="the fake driver needs g++")

@@ -56,38 +56,42 @@ __device__ void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
   }
 }
 
-// What a thread copies of each stage of a tile: the same piece of every kPassRows-th row, first of
-// tokens, then of candidates. Which rows they are is looked up once for all stages.
+// The rows of a tile, first of tokens, then of candidates. Which tokens they are is looked up once
+// for all stages, a row a thread. A thread copies the same piece of every kPassRows-th row.
+static_assert(kThreads == kTileRows + kBlock, "a thread looks up a row");
+
 template <DType key>
 struct TileRows {
   const Keys<key>& keys;
-  int64_t start;       // the image's first token
-  int rows;            // of the tile, tokens and candidates
-  int token[kCopies];  // in the image; negative where there is none
+  const Image& image;
+  int rows;
 
   __device__ TileRows(const Keys<key>& keys, const Image& image, int first_row, int columns)
       : keys(keys),
-        start(image.start),
+        image(image),
         rows(kTileRows + (columns + kColumnStep - 1) / kColumnStep * kColumnStep) {
-    const Shared& s = shared();
-#pragma unroll
-    for (int i = 0; i < kCopies; ++i) {
-      const int row = i * kPassRows + static_cast<int>(threadIdx.x) / kRowPieces;
-      token[i] = -1;
-      if (i * kPassRows < kTileRows)
-        token[i] = first_row + row < image.tokens ? first_row + row : -1;
-      else if (row - kTileRows < columns)
-        token[i] = static_cast<int>(rank_index(s.candidate[row - kTileRows]));
-    }
+    Shared& s = shared();
+    const int row = static_cast<int>(threadIdx.x), column = row - kTileRows;
+    int token = -1;
+    if (column < 0)
+      token = first_row + row < image.tokens ? first_row + row : -1;
+    else if (column < columns)
+      token = static_cast<int>(rank_index(s.candidate[column]));
+    __syncthreads();  // the last tile's are used up, and so is the scratch memory
+    s.row_token[row] = token;
+    __syncthreads();
   }
 
   __device__ void copy(int stage, unsigned char* buffer) const {
     const int piece = static_cast<int>(threadIdx.x) % kRowPieces;
+    const int first = static_cast<int>(threadIdx.x) / kRowPieces;
     const int64_t offset = static_cast<int64_t>(stage) * kStageBytes + piece * 16;
     const bool inside = offset < keys.row_bytes;
-    const unsigned char* const from = keys.row(start) + (inside ? offset : 0);
-    unsigned char* const to =
-        buffer + static_cast<int>(threadIdx.x) / kRowPieces * kRowBytes + piece * 16;
+    const unsigned char* const from = keys.row(image.start) + (inside ? offset : 0);
+    unsigned char* const to = buffer + first * kRowBytes + piece * 16;
+    int token[kCopies];
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) token[i] = shared().row_token[i * kPassRows + first];
     if (keys.aligned) {
 #pragma unroll
       for (int i = 0; i < kCopies; ++i) {
@@ -101,7 +105,7 @@ struct TileRows {
     for (int i = 0; i < kCopies; ++i) {
       if (i * kPassRows >= rows) break;
       *reinterpret_cast<uint4*>(to + i * kPassRows * kRowBytes) =
-          inside && token[i] >= 0 ? keys.piece(keys.row(start + token[i]), offset) : uint4{};
+          inside && token[i] >= 0 ? keys.piece(keys.row(image.start + token[i]), offset) : uint4{};
     }
   }
 };
@@ -123,7 +127,6 @@ __device__ void tile_products(const Keys<key>& keys, const Image& image, int fir
     for (int half = 0; half < kHalves; ++half)
       for (int i = 0; i < 4; ++i) total[p][half][i] = 0;
 
-  __syncthreads();  // the scratch memory is free
 #pragma unroll 1
   for (int stage = begin - kStages + 1; stage < end; ++stage) {
     if (stage >= begin) {

@@ -37,8 +37,9 @@ struct Shared {
   float inverse_norm[kBlock];
   uint32_t warp_total[kWarps];
   uint32_t warp_low[kWarps], warp_high[kWarps];
-  int pick[kBlock];      // candidates in pick order
-  double pivot[kBlock];  // what else an objective must know of each pick
+  int pick[kBlock];         // candidates in pick order
+  double pivot[kBlock];     // what else an objective must know of each pick
+  int row_token[kThreads];  // in the image, of a tile's rows; negative where there is none
   int picks;
   uint32_t digit, above, within;  // of a radix pass
   int collected;
