@@ -7,7 +7,6 @@ from audit import cuda_kernels
 from audit.report import table
 from zoprune_kernels import _native
 
-
 # `make test` builds for one architecture, `make test-full` and `make audit` for all.
 BUILT = _native.build_info().get("cuda_archs", "").split()
 
