@@ -106,7 +106,7 @@ $(STAMP)native-full: HAS := native native-test native-full
 $(STAMP)native-full: WITH := $(CUDA)
 $(STAMP)native $(STAMP)native-test $(STAMP)native-full: $(STAMP)torch $(NATIVE)
 	@rm -f $(STAMP)native*
-	@$(WITH) $(BIN)/python setup.py -q build_ext --inplace
+	@$(WITH) $(BIN)/python -W ignore setup.py -q build_ext --inplace
 	@touch $(addprefix $(STAMP),$(HAS))
 
 $(STAMP)transformers4: $(STAMP)test
