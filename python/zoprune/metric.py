@@ -19,7 +19,8 @@ class Fold:
     w1: Tensor  # [H, d], or [P, H, c] through the norm
     b1: Tensor | None  # [H]
     metric: Any = None  # Tensor [H, H], or one for each patch [P, H, H] through the norm
-    gram: Tensor | None = None  # [H, H] = W2^T W2, through the norm only
+    gram: Any = None  # Tensor [H, H] = W2^T W2, where there is a norm
+    covariance: Any = None  # Tensor [H, H] = W1 W1^T / d, with a norm between the layers only
     w2: Any = None  # Tensor [D, H], for random directions only
     kind: str = ""
     probe: Tensor | None = None  # what the projector made of a few fixed rows, [rows, D]
@@ -28,7 +29,7 @@ class Fold:
         """Write a folded metric to a safetensors file."""
         from safetensors.torch import save_file
 
-        names = ("w1", "b1", "metric", "gram")
+        names = ("w1", "b1", "metric", "gram", "covariance")
         tensors = {n: t.contiguous() for n in names if (t := getattr(self, n)) is not None}
         save_file(tensors, path, {"weights": fingerprint, "kind": self.kind})
 

@@ -1,16 +1,15 @@
 """What a projector is made of, and how strongly it reacts to each token.
 
 A projector is ``[norm] -> [merge] -> linear 1 -> activation -> linear 2``: the norm acts on each
-patch, neighbouring patches are concatenated, and a merge layer, where there is one, is linear. The
-mathematics is in docs/math.md, that of the norm in docs/norm_jacobian.md.
+patch, neighbouring patches are concatenated, and a merge layer, where there is one, is linear. In
+place of the first norm there may be one before linear 2. The mathematics is in docs/math.md, that
+of the norms in docs/norm_jacobian.md.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import math
-import operator
 import time
 import warnings
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,9 @@ from torch.nn import functional as F
 import zoprune_kernels
 from zoprune_kernels.reference import ACTIVATION, DERIVATIVE
 
-from . import layers
+from . import layers, norms
+from .estimator import Estimator as Estimator
+from .estimator import refuse
 from .metric import Fold, Folds
 from .selection import Rule
 
@@ -34,69 +35,7 @@ LINEAR_WARNING = (
     "selecting by diversity only"
 )
 _warned = False
-EPSILON = ("eps", "variance_epsilon", "epsilon")
 CHUNK = 4096  # tokens scored at once: bounds the extra memory at a few [CHUNK, H] matrices
-
-
-@dataclass(frozen=True)
-class Estimator:
-    """How a token's sensitivity is estimated.
-
-    ``closed`` is the root mean square over all directions, ``directions`` the paper's mean over
-    ``num_directions`` random ones. With ``through_norm`` (closed form only) the perturbation enters
-    before the projector's norm, else after it.
-    """
-
-    name: str = "closed"
-    num_directions: int = 64
-    step: float = 0.01
-    distribution: str = "sphere"
-    seed: int = 0
-    through_norm: bool = True
-
-    def __post_init__(self) -> None:
-        if self.name not in ("closed", "directions"):
-            _refuse("estimator", "'closed' or 'directions'", repr(self.name))
-        if not _is_whole(self.num_directions) or self.num_directions < 1:
-            _refuse("num_directions", "a count >= 1", repr(self.num_directions))
-        if not _is_whole(self.seed):
-            _refuse("seed", "a whole number", repr(self.seed))
-        if not isinstance(self.through_norm, bool):
-            _refuse("through_norm", "True or False", repr(self.through_norm))
-        try:
-            valid = 0 <= float(self.step) < math.inf
-        except (TypeError, ValueError):
-            valid = False
-        if not valid:
-            _refuse("step", "a finite number >= 0", repr(self.step))
-        try:  # whatever the operators accept
-            w = torch.ones(1, 1)
-            u = self.directions(1, w.device, num=1)
-            zoprune_kernels.sensitivity(w, w, None, w, u, step=float(self.step))
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"zoprune: {str(error).splitlines()[0]}") from None
-
-    def directions(self, width: int, device: torch.device, num: int | None = None) -> Tensor:
-        """The random directions [m, width]."""
-        return zoprune_kernels.directions(
-            num or int(self.num_directions),
-            width,
-            distribution=self.distribution,
-            seed=int(self.seed),
-            device=device,
-        )
-
-
-def _is_whole(value: Any) -> bool:
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return not isinstance(value, bool)
-
-
-def _refuse(name: str, expected: str, got: str) -> None:
-    raise ValueError(f"zoprune: {name}: expected {expected}, got {got}")
 
 
 @dataclass(eq=False)
@@ -113,6 +52,7 @@ class Projector:
     norm: Any = None  # a LayerNorm, an RMSNorm or None
     merge: Any = None  # a linear layer or None
     unfolded: bool = False  # the merge layer reads channel by channel, as ``unfold`` lays patches
+    inner_norm: Any = None  # a norm between the activation and linear_2
     folds: Folds = field(default_factory=Folds, repr=False)
 
     @property
@@ -127,12 +67,12 @@ class Projector:
     @property
     def patches(self) -> int:
         """P, how many separately normalised patches are concatenated into one token."""
-        return 1 if self.norm is None else self.width // _channels(self.norm)
+        return 1 if self.norm is None else self.width // norms.channels_of(self.norm)
 
     @property
     def parts(self) -> tuple[Any, ...]:
         """The layers that have weights, None where there is none."""
-        return self.linear_1, self.linear_2, self.merge, self.norm
+        return self.linear_1, self.linear_2, self.merge, self.norm, self.inner_norm
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -147,8 +87,12 @@ class Projector:
         x = x.detach().reshape(-1, self.width)  # [T, d]
         if self.is_linear:
             return x.new_ones(x.shape[0], dtype=torch.float32)
-        scores = {"directions": self._score_directions, "closed": self._score_closed}
-        score = scores.get(self._kind(estimator), self._score_through_norm)
+        score = {
+            "directions": self._score_directions,
+            "closed": self._score_closed,
+            "through norm": self._score_through_norm,
+            "inner norm": self._score_inner_norm,
+        }[self._kind(estimator)]
         with layers.undisturbed(*self.parts):
             x = x.to(self.dtype or x.dtype)
             fold = self._fold(estimator, x.dtype, x.device)
@@ -162,7 +106,10 @@ class Projector:
         if self.merge is not None:
             x = self.merge(x)
         x = self.linear_1(x)
-        return x if self.is_linear else self.linear_2(ACTIVATION[self.activation](x))
+        if self.is_linear:
+            return x
+        x = ACTIVATION[self.activation](x)
+        return self.linear_2(x if self.inner_norm is None else self.inner_norm(x))
 
     def _score_closed(self, x: Tensor, fold: Fold, estimator: Estimator) -> Tensor:
         x = self._normalised(x).to(fold.w1.dtype)
@@ -184,7 +131,7 @@ class Projector:
     def _score_through_norm(self, x: Tensor, fold: Fold, estimator: Estimator) -> Tensor:
         """sqrt(E ||J u||^2) with J = W2 diag(g) sum_p W1_p Gamma N_p / sigma_p."""
         patches, _, channels = fold.w1.shape
-        xhat, inverse_sigma = self._standardised(x.reshape(-1, patches, channels))
+        xhat, inverse_sigma = norms.standardised(self.norm, x.reshape(-1, patches, channels))
         # the share of each rank-one term, per patch
         tau = (2 - xhat.square().mean(-1)) / channels  # [T, P]
         y = torch.bmm(xhat.to(fold.w1.dtype).transpose(0, 1), fold.w1.transpose(1, 2))  # [P, T, H]
@@ -197,13 +144,17 @@ class Projector:
             total += inverse_sigma[:, p].square() * (full - tau[:, p] * parallel)
         return total.clamp_min(0).sqrt()
 
-    def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(x - mean) / sigma [T, P, c] and 1 / sigma [T, P] in float32; RMSNorm has no mean."""
-        x = x.float()
-        if _is_layer_norm(self.norm):
-            x = x - x.mean(-1, keepdim=True)
-        inverse = torch.rsqrt(x.square().mean(-1) + _epsilon(self.norm))
-        return x * inverse[..., None], inverse
+    def _score_inner_norm(self, x: Tensor, fold: Fold, estimator: Estimator) -> Tensor:
+        """sqrt(E ||J u||^2) with J = W2 Gamma N diag(g) W1, N = (P - h h^T / H) / sigma."""
+        a = F.linear(x.to(fold.w1.dtype), fold.w1, fold.b1).float()  # [T, H]
+        h, inverse_sigma = norms.standardised(self.inner_norm, ACTIVATION[self.activation](a))
+        g = DERIVATIVE[self.activation](a)
+        v = F.linear(h.to(fold.gram.dtype), fold.gram).float()
+        q = F.linear((g * h).to(fold.covariance.dtype), fold.covariance).float()
+        hidden = h.shape[1]
+        total = _quadratic_form(g, fold.metric) - 2 / hidden * (v * g * q).sum(-1)
+        total += (v * h).sum(-1) * (g * h * q).sum(-1) / hidden**2
+        return inverse_sigma * total.clamp_min(0).sqrt()
 
     def _normalised(self, x: Tensor) -> Tensor:
         """The input of the layer after the norm: x [T, d], each patch normalised."""
@@ -233,8 +184,13 @@ class Projector:
         if fold is None:
             start = time.perf_counter()
             scored = dtype if dtype in layers.DTYPES else torch.float32
-            make = {"directions": self._fold_weights, "closed": self._fold_plain}
-            fold = make.get(kind, self._fold_through_norm)(scored)
+            make = {
+                "directions": self._fold_weights,
+                "closed": self._fold_plain,
+                "through norm": self._fold_through_norm,
+                "inner norm": self._fold_inner_norm,
+            }
+            fold = make[kind](scored)
             fold = replace(fold, kind=kind, probe=probe)
             self.folds.add(fold, self.parts)
             if fold.metric is not None:
@@ -245,6 +201,11 @@ class Projector:
 
     def _kind(self, estimator: Estimator) -> str:
         """Which of the three scores."""
+        if self.inner_norm is not None:
+            if estimator.name != "closed":
+                expected = "'closed' with a norm between the layers"
+                refuse("estimator", expected, repr(estimator.name))
+            return "inner norm"
         through = estimator.name == "closed" and estimator.through_norm and self.norm is not None
         return "through norm" if through else estimator.name
 
@@ -271,34 +232,28 @@ class Projector:
 
     def _fold_through_norm(self, dtype: torch.dtype) -> Fold:
         w1, b1 = self._first_layer(dtype)
-        w2, (gamma, beta) = layers.weights(self.linear_2, dtype)[0], self._affine()
+        w2, (gamma, beta) = layers.weights(self.linear_2, dtype)[0], norms.affine(self.norm, dtype)
         if beta is not None:
             b1 = F.linear(beta.to(dtype).repeat(self.patches), w1, b1)
         blocks = w1.unflatten(1, (self.patches, -1)).transpose(0, 1).float() * gamma
-        if _is_layer_norm(self.norm):
+        if norms.is_layer_norm(self.norm):
             blocks = blocks - blocks.mean(-1, keepdim=True)
         blocks = blocks.to(w1.dtype).contiguous()  # [P, H, c]
         metric = torch.stack([zoprune_kernels.fold_metric(b, w2) / self.patches for b in blocks])
         gram = (w2.float().T @ w2.float()).to(metric.dtype)
         return Fold(blocks, b1, metric, gram)
 
-    def _affine(self) -> tuple[Tensor, Tensor | None]:
-        """gamma [c] and beta [c] of the norm, float32: half of norm(x) -+ norm(-x)."""
-        norm, channels = self.norm, _channels(self.norm)
-        device = layers.execution_device(norm)
-        dtype = layers.dtype_of(norm) or self.dtype or torch.float32
-        x = torch.ones(channels, device=device)
-        x[1::2] = -1
-        xhat, _ = self._standardised(x)
-        up, down = norm(torch.stack([x, -x]).to(dtype)).float()  # [2, c]
-        gamma, beta = (up - down) / 2 / xhat, (up + down) / 2
-        stored = [getattr(norm, name, None) for name in ("weight", "bias")]
-        if all(s is None or (type(s) in (Tensor, nn.Parameter) and not s.is_meta) for s in stored):
-            exact: list[Any] = [None if s is None else s.detach().float() for s in stored]
-            near = exact[0] is not None and torch.allclose(exact[0], gamma, rtol=0.02, atol=0.02)
-            if near and (exact[1] is None or torch.allclose(exact[1], beta, rtol=0.02, atol=0.02)):
-                return exact[0], exact[1]
-        return gamma, beta
+    def _fold_inner_norm(self, dtype: torch.dtype) -> Fold:
+        w1, b1 = self._first_layer(dtype)
+        w2 = (
+            layers.weights(self.linear_2, dtype)[0].float()
+            * norms.affine(self.inner_norm, dtype)[0]
+        )
+        if norms.is_layer_norm(self.inner_norm):
+            w2 = w2 - w2.mean(-1, keepdim=True)
+        metric = zoprune_kernels.fold_metric(w1, w2.to(dtype))
+        gram, covariance = w2.T @ w2, w1.float() @ w1.float().T / w1.shape[1]
+        return Fold(w1, b1, metric, gram.to(dtype), covariance=covariance.to(dtype))
 
     def save_metric(self, path: str | Path, estimator: Estimator | None = None) -> None:
         """Write the folded metric to a safetensors file."""
@@ -321,7 +276,8 @@ class Projector:
             dtype = self.dtype or torch.get_default_dtype()
             linear = [p for p in self.parts[:3] if p is not None]
             tensors = [t for p in linear for t in layers.weights(p, dtype)]
-            tensors += self._affine() if self.norm is not None else ()
+            for norm in self.parts[3:]:
+                tensors += norms.affine(norm, dtype) if norm is not None else ()
             for t in tensors:
                 if t is not None:
                     digest.update(t.cpu().contiguous().view(torch.uint8).numpy().tobytes())
@@ -338,8 +294,9 @@ class Projector:
         parts = []
         if self.norm is not None:
             per = f" x {self.patches} patches" if self.patches > 1 else ""
-            parts.append(f"{type(self.norm).__name__}({_channels(self.norm)}{per})")
-        chain = [self.merge, self.linear_1, self.activation, self.linear_2]
+            parts.append(f"{type(self.norm).__name__}({norms.channels_of(self.norm)}{per})")
+        inner = self.inner_norm and f"{type(self.inner_norm).__name__}"
+        chain = [self.merge, self.linear_1, self.activation, inner, self.linear_2]
         for layer in chain if not self.is_linear else chain[:2]:
             if isinstance(layer, str):
                 parts.append(layer)
@@ -355,25 +312,36 @@ def find_projector(module: nn.Module) -> Projector:
     Raises ValueError where it is not ``[norm] -> linear 1 -> activation -> linear 2`` or one linear
     layer, possibly behind a norm and a linear merge.
     """
-    norms, linears, activations = [], [], []
+    chain: list[tuple[str, Any]] = []
     for leaf in layers.leaves(module):
         if layers.is_linear(leaf):
-            linears.append(leaf)
-        elif _is_layer_norm(leaf) or _is_rms_norm(leaf):
-            norms.append(leaf)
-        elif not list(leaf.parameters()):
-            name = activation_name(leaf)
-            activations += [name] if name else []
-    if len(linears) == 1 and not activations:
+            chain.append(("linear", leaf))
+        elif norms.is_layer_norm(leaf) or norms.is_rms_norm(leaf):
+            chain.append(("norm", leaf))
+        elif not list(leaf.parameters()) and (name := activation_name(leaf)):
+            chain.append(("activation", name))
+    kinds = [kind for kind, _ in chain]
+    linears, found, names = (
+        [part for k, part in chain if k == kind] for kind in ("linear", "norm", "activation")
+    )
+    if len(linears) == 1 and not names:
         return Projector(linears[0], "identity", None)
-    if len(linears) not in (2, 3) or len(activations) != 1 or len(norms) > 1:
+    inner = kinds[-3:] == ["activation", "norm", "linear"]
+    if len(linears) not in (2, 3) or len(names) != 1 or len(found) > 1 or "norm" in kinds[1:-2]:
         raise ValueError(
             f"zoprune: {type(module).__name__}: expected [norm] -> linear 1 -> activation -> "
-            f"linear 2, got {len(norms)} norms, {len(linears)} linear layers and "
-            f"{len(activations)} activations"
+            f"linear 2, or the norm before linear 2, got {len(found)} norms, {len(linears)} linear "
+            f"layers and {len(names)} activations: {', '.join(kinds)}"
         )
-    merge = linears[0] if len(linears) == 3 else None
-    return Projector(linears[-2], activations[0], linears[-1], next(iter(norms), None), merge)
+    norm = next(iter(found), None)
+    return Projector(
+        linears[-2],
+        names[0],
+        linears[-1],
+        norm=None if inner else norm,
+        merge=linears[0] if len(linears) == 3 else None,
+        inner_norm=norm if inner else None,
+    )
 
 
 def check_linear(method: str) -> None:
@@ -428,30 +396,6 @@ def activation_name(module: nn.Module) -> str | None:
         if name != "identity" and same and torch.allclose(result, function(probe), atol=1e-6):
             return name
     return None
-
-
-def _is_layer_norm(module: nn.Module) -> bool:
-    return type(module).__name__.endswith("LayerNorm") or isinstance(module, nn.LayerNorm)
-
-
-def _channels(norm: Any) -> int:
-    """How many channels a norm acts on."""
-    if getattr(norm, "weight", None) is not None:
-        return norm.weight.shape[0]
-    return norm.normalized_shape[-1]
-
-
-def _is_rms_norm(module: nn.Module) -> bool:
-    return type(module).__name__.endswith("RMSNorm")
-
-
-def _epsilon(norm: Any) -> float:
-    known = [getattr(norm, name) for name in EPSILON if hasattr(norm, name)]
-    if not known:
-        names = ", ".join(EPSILON)
-        _refuse("projector", f"a norm with one of {names}", type(norm).__name__)
-    epsilon = known[0]
-    return torch.finfo(torch.float32).eps if epsilon is None else epsilon
 
 
 def _quadratic_form(g: Tensor, metric: Any) -> Tensor:

@@ -30,6 +30,10 @@ class Merger(nn.Module):
         return self.linear_2(self.act(self.linear_1(self.merge(x))))
 
 
+def small():
+    return nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4))
+
+
 NORMS = {"layer": lambda c: nn.LayerNorm(c, eps=0.1), "rms": lambda c: nn.RMSNorm(c, eps=0.1)}
 
 
@@ -141,3 +145,115 @@ def test_a_linear_projector_has_one_score():
     projector = find_projector(nn.Linear(8, 8))
     assert projector.is_linear
     assert torch.equal(projector.score(torch.randn(5, 8), Estimator()), torch.ones(5))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("activation", [nn.GELU, nn.SiLU])
+def test_scores_through_a_norm_between_the_layers_are_the_jacobian(norm, activation):
+    inner = NORMS[norm](11)
+    for parameter in inner.parameters():
+        nn.init.normal_(parameter)
+    mlp = nn.Sequential(nn.Linear(6, 11), activation(), inner, nn.Linear(11, 7))
+    x = torch.randn(5, 6)
+    exact = copy.deepcopy(mlp).double()
+    rows = [torch.autograd.functional.jacobian(exact, row) for row in x.double()]
+    expected = (torch.stack(rows).square().sum((1, 2)) / 6).sqrt()
+    scores = find_projector(mlp).score(x, Estimator())
+    torch.testing.assert_close(scores.double(), expected, rtol=1e-5, atol=0)
+
+
+def test_a_norm_like_gemmas_scales_by_one_plus_its_weight():
+    class OneRMSNorm(nn.RMSNorm):
+        def forward(self, x):
+            return nn.functional.rms_norm(x, x.shape[-1:], 1 + self.weight, self.eps)
+
+    mine, plain = OneRMSNorm(6, eps=0.1), nn.RMSNorm(6, eps=0.1)
+    nn.init.normal_(mine.weight)
+    plain.weight.data.copy_(1 + mine.weight.data)
+    layers = nn.Linear(6, 11), nn.GELU(), nn.Linear(11, 7)
+    x = torch.randn(5, 6)
+    one, two = (
+        find_projector(nn.Sequential(n, *layers)).score(x, Estimator()) for n in (mine, plain)
+    )
+    torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.GELU(), nn.Linear(4, 4)),
+        nn.Sequential(
+            nn.LayerNorm(4), nn.Linear(4, 4), nn.GELU(), nn.LayerNorm(4), nn.Linear(4, 4)
+        ),
+    ],
+)
+def test_norms_elsewhere_are_refused(module):
+    with pytest.raises(ValueError, match="or the norm before linear 2, got"):
+        zoprune.PrunedProjector(module, 2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("inner", [True, False])
+@pytest.mark.parametrize("lead", [(), (1,), (2, 3), (2, 1, 2)])
+def test_a_pruned_projector_takes_any_rank(lead, inner):
+    middle = [nn.LayerNorm(40)] if inner else []
+    mlp = nn.Sequential(nn.Linear(16, 40), nn.GELU(), *middle, nn.Linear(40, 24))
+    x = torch.randn(*lead, 21, 16)
+    tokens, kept = zoprune.PrunedProjector(mlp, 7)(x)
+    assert tokens.shape == (*lead, 7, 24) and kept.shape == (*lead, 7)
+    flat, alone = kept.reshape(-1, 7), zoprune.PrunedProjector(mlp, 7)
+    for image, row in zip(x.reshape(-1, 21, 16), flat, strict=True):
+        assert torch.equal(alone(image)[1], row)
+    torch.testing.assert_close(tokens, mlp(x).take_along_dim(kept[..., None], -2))
+
+
+@torch.no_grad()
+def test_a_pruned_projector_has_the_keywords_of_prune(tmp_path):
+    mlp = nn.Sequential(nn.Linear(16, 40), nn.GELU(), nn.Linear(40, 24))
+    x = torch.randn(2, 30, 16)
+    options = dict(method="mmr", tradeoff=0.7, metric=tmp_path / "metric.safetensors")
+    pruned = zoprune.PrunedProjector(mlp, 5, **options)
+    expected = pruned(x)[1]
+    assert torch.equal(zoprune.PrunedProjector(mlp, 5, **options)(x)[1], expected)
+    with zoprune.keep(8):
+        assert pruned(x)[1].shape == (2, 8)
+    with zoprune.keep(None):
+        assert pruned(x)[1].shape == (2, 30)
+    report = zoprune.report(pruned)
+    assert str(report) == "30 of 30, 30 of 30" and report.scores[1].shape == (30,)
+    pruned(x)
+    assert torch.equal(torch.stack(zoprune.report(pruned).kept), expected)
+    sampled = zoprune.PrunedProjector(mlp, 5, "directions", num_directions=8, seed=3)
+    assert sampled(x)[1].shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(keep=0), "keep: expected a count"),
+        (dict(keep=4, method="best"), "method: expected one of"),
+        (dict(keep=4, tradeof=1), "tradeof: expected one of the options"),
+        (dict(keep=4, estimator="exact"), "estimator: expected 'closed'"),
+        (dict(keep=4, step=-1), "step: expected a finite number"),
+    ],
+)
+def test_a_pruned_projector_refuses_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        zoprune.PrunedProjector(
+            nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4)), **arguments
+        )
+
+
+@pytest.mark.parametrize(
+    "x", [torch.randn(4), torch.randn(3, 5), torch.randn(0, 4), torch.ones(3, 4).int()]
+)
+def test_a_pruned_projector_refuses_other_inputs(x):
+    pruned = zoprune.PrunedProjector(nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4)), 2)
+    with pytest.raises(ValueError, match="x: expected"):
+        pruned(x)
+
+
+def test_a_norm_between_the_layers_has_no_random_directions():
+    mlp = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.LayerNorm(4), nn.Linear(4, 4))
+    with pytest.raises(ValueError, match="estimator: expected 'closed' with a norm between"):
+        zoprune.PrunedProjector(mlp, 2, "directions")

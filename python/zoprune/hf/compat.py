@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from collections.abc import Iterable, Iterator
@@ -48,6 +49,20 @@ def unshard(*modules: nn.Module) -> None:
         for module in modules:
             if isinstance(module, torch.distributed.fsdp.FSDPModule):
                 module.unshard()
+
+
+@contextlib.contextmanager
+def loaded(module: nn.Module) -> Iterator[None]:
+    """Bring a module's own parameters to where it computes, as accelerate does for its forward."""
+    hook = getattr(module, "_hf_hook", None)
+    if hook is None:
+        yield
+        return
+    hook.pre_forward(module)
+    try:
+        yield
+    finally:
+        hook.post_forward(module, None)
 
 
 def window_index(visual: Any, grid: Tensor) -> Tensor:

@@ -165,4 +165,6 @@ class Method:
         """The method without pruning."""
         if self.previous is not None:
             return self.previous
-        return functools.partial(getattr(type(self.model), self.name), self.model)
+        method = getattr(type(self.model), self.name)
+        static = isinstance(inspect.getattr_static(type(self.model), self.name), staticmethod)
+        return method if static else functools.partial(method, self.model)

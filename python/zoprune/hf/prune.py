@@ -13,7 +13,7 @@ from ..selection import Rule
 from .families import unwrap
 from .generation import methods
 from .hooks import Method, hook, unhook
-from .settings import Pruning, pruning_of
+from .settings import Pruning, parts_of, pruning_of
 
 
 def prune(
@@ -79,11 +79,10 @@ def prune(
     rule = Rule(method, max_similarity, prompt_seeds, options)
     module = family.part(core, family.projector)
     projector = family.describe(module)
-    modules = list(module.modules())
     if projector.is_linear:
         check_linear(method)
     prepare(projector, how, rule, metric)
-    pruning = Pruning(family, keep, per, how, rule, positions, (modules, projector))
+    pruning = Pruning(family, keep, per, how, rule, positions, (parts_of(module), projector))
     restore(inner)
     vars(inner)["_zoprune"] = pruning
     vars(core).setdefault("_zoprune", []).append(pruning)

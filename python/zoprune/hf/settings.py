@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .. import budgets
+from .. import budgets, layers
 from ..projector import Estimator, Projector
 from ..selection import Rule
 from .families import Family
@@ -32,12 +32,17 @@ class Pruning:
     def projector(self, core: nn.Module) -> Projector:
         """What the inner model's projector is now: its modules may have been replaced."""
         module = self.family.part(core, self.family.projector)
-        modules = list(module.modules())
+        modules = parts_of(module)
         known, projector = self.described
         if list(map(id, modules)) != list(map(id, known)):
             projector = self.family.describe(module)
             self.described = (modules, projector)
         return projector
+
+
+def parts_of(module: nn.Module) -> list[nn.Module]:
+    """All that decides how a projector is described: its modules, and the layers in use."""
+    return [*module.modules(), *layers.leaves(module)]
 
 
 def pruning_of(model: nn.Module) -> Pruning | None:

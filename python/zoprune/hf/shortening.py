@@ -69,7 +69,8 @@ def shorten(
     for modality, names in family.inputs.items():
         if inputs.get(names[0]) is None:
             continue
-        tokens = family.encode(core, inputs | {"input_ids": prompt.ids}, modality)
+        with compat.loaded(core):
+            tokens = family.encode(core, inputs | {"input_ids": prompt.ids}, modality)
         is_slot = prompt.ids == family.token_id(core, modality)
         images = tokens.images
         slots = _slots(is_slot, [len(f) for f in tokens.features], modality)
