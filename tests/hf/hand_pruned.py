@@ -36,6 +36,8 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
         output = getattr(core, f"get_{case.modality}_features")(**names)
         features = getattr(output, "pooler_output", output)
         deepstack = getattr(output, "deepstack_features", None)
+        if deepstack is not None and isinstance(deepstack[0], torch.Tensor):
+            deepstack = [layer.split([len(f) for f in features]) for layer in deepstack]
     if case.views:
         sizes = [VIEW * views for views in case.views[: len(kept)]]
         features = torch.cat([f.flatten(0, -2) for f in features]).split(sizes)

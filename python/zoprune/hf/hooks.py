@@ -104,19 +104,19 @@ def _shortened(module: Any, core: Any, pruning: Pruning, arguments: dict) -> dic
         shortened[compat.FEATURES] = fed
     else:
         shortened.pop("input_ids", None)
-        shortened["inputs_embeds"]._zoprune_turn = turn
+        shortened["inputs_embeds"]._zoprune_turn = turn, report
     return shortened
 
 
 def after(module: Any, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
     """Note on the cache of a shortened call which columns it does not hold."""
     fed = kwargs.get(compat.FEATURES)
-    turn = fed.turn if isinstance(fed, Fed) else None
-    if turn is None and not compat.FEEDS_FEATURES and kwargs.get("inputs_embeds") is not None:
-        turn = getattr(kwargs["inputs_embeds"], "_zoprune_turn", None)
+    turn, report = (fed.turn, fed.report) if isinstance(fed, Fed) else (None, None)
+    if not compat.FEEDS_FEATURES and kwargs.get("inputs_embeds") is not None:
+        turn, report = getattr(kwargs["inputs_embeds"], "_zoprune_turn", (None, None))
     if turn is not None:
         note(output, turn)
-        attach(output, fed.report if isinstance(fed, Fed) else None)
+        attach(output, report)
 
 
 @torch.compiler.disable
