@@ -21,18 +21,45 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from . import plan
-from .runner import FAILED, LOG, OK, PART, REPORT, ROOT, Part, Row, read_json, run, write_json
+from .runner import (
+    FAILED,
+    LOG,
+    OK,
+    PART,
+    REPORT,
+    ROOT,
+    SKIPPED,
+    Part,
+    Row,
+    read_json,
+    run,
+    write_json,
+)
 
 SECONDS = 580
 DEFAULT = ROOT / "build" / "gpu-report"
 
 
 def merge(report: Row, name: str, part: Row, commit: str) -> Row:
-    """The report after one more part: it replaces what an earlier run of that part found."""
+    """The report after one more part: it replaces what an earlier run of that part found.
+
+    One that failed replaces only what it has found again, one that was skipped nothing.
+    """
+    before = report.get("parts", {}).get(name, {})
+    skipped = part["status"].startswith(SKIPPED)
+    if skipped and before and not before["status"].startswith(SKIPPED):
+        return report
     moved = ("rows", "ceilings", "machine")
     kept = {key: value for key, value in part.items() if key not in moved}
-    rows = [row for row in report.get("rows", []) if row["part"] != name]
-    rows += [row | {"part": name} for row in part.get("rows", [])]
+    if part["status"] != OK:
+        kept = before | kept
+    new = [row | {"part": name} for row in part.get("rows", [])]
+    again = {_key(row) for row in new}
+    rows = [
+        row
+        for row in report.get("rows", [])
+        if row["part"] != name or (part["status"] != OK and _key(row) not in again)
+    ] + new
     about = report.get("machine", {}) | part.get("machine", {})
     return {
         "machine": about,
@@ -43,6 +70,10 @@ def merge(report: Row, name: str, part: Row, commit: str) -> Row:
         "memory": [],
         "targets": report.get("targets", []),
     }
+
+
+def _key(row: Row) -> tuple[str | None, ...]:
+    return tuple(row.get(name) for name in ("op", "variant", "shape", "dtype"))
 
 
 class Report:

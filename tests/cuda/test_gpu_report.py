@@ -86,6 +86,20 @@ def test_a_later_run_of_one_part_keeps_the_others(tmp_path):
     assert found["ceilings"] == {"copy": "4 TB/s"}
 
 
+def test_a_later_run_that_fails_or_is_skipped_loses_no_row(tmp_path):
+    """Rows that a failed run found again are replaced, the others stay."""
+    first = WRITES.replace('"rows": [', '"rows": [{"op": "other"}, ').replace('"copy"', '"old"')
+    run(tmp_path, of={"a": python(first)})
+    found = run(tmp_path, "--seconds", "1", of={"a": python("raise SystemExit(1)")})
+    assert found["parts"]["a"]["status"] == "ok" and len(found["rows"]) == 2
+    slower = WRITES.replace("2e-05", "3e-05") + "raise SystemExit(1)"
+    found = run(tmp_path, of={"a": python(slower)})
+    assert found["parts"]["a"]["status"] == "FAILED: exit 1"
+    assert [row.get("seconds") for row in found["rows"]] == [None, 3e-05]
+    found = run(tmp_path, of={"a": python(WRITES)})
+    assert [row["seconds"] for row in found["rows"]] == [2e-05]
+
+
 def test_the_second_run_mends_what_failed(tmp_path, monkeypatch):
     first = {"library": python(""), "a": python("raise SystemExit(1)"), "b": python("")}
     monkeypatch.setattr(plan, "FIRST", first)
