@@ -78,7 +78,6 @@ def reference(folder: Path, requests: list[tuple[str, list[Any]]], keep: Any) ->
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     if keep is not None:
-        know_more_of_qwen3()
         zoprune.prune(model, keep=keep)
     answers = []
     for text, images in requests:
@@ -87,14 +86,6 @@ def reference(folder: Path, requests: list[tuple[str, list[Any]]], keep: Any) ->
             ids = model.generate(**inputs, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
         answers.append(ids[0, inputs["input_ids"].shape[1] :].tolist())
     return answers
-
-
-def know_more_of_qwen3() -> None:
-    """``zoprune.prune`` for two models that only the plug-in knows: they are others' like."""
-    from zoprune.hf.families import Qwen2VL, Qwen3VL
-
-    Qwen2VL.models = ("Qwen2VLForConditionalGeneration", "Qwen3_5ForConditionalGeneration")
-    Qwen3VL.models = ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
 
 
 def features(folder: Path, picture: Any, case: Case) -> Any:
