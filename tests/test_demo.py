@@ -70,7 +70,7 @@ def test_paper_literal_is_the_reference(tokens, method):
     projector = standins.random_projector(0, torch.float32, hidden=64, output=48)
     directions = zoprune_kernels.directions(5, 1024, seed=3)
     options = {"method": method, "seed": 3}
-    exact = standins.Projector(*(weight.double() for weight in projector))
+    exact = standins.StandIn(*(weight.double() for weight in projector))
     x, u = tokens.double(), directions.double()
     seen = []
     kept, scores = comparison.paper_literal(x, exact, u, 17, progress=seen.append, **options)

@@ -20,7 +20,7 @@ constexpr int64_t kBlock = 512;
 
 // g = phi'(products + b1) as T, padded like the metric [H, depth].
 template <typename T>
-Tensor derivatives(const Projector& projector, const Tensor& products, const Tensor& metric) {
+Tensor derivatives(const Layers& projector, const Tensor& products, const Tensor& metric) {
   const int64_t depth = metric.size(1);
   Tensor g = empty({products.size(0), depth}, metric.scalar_type());
   const float* in = products.const_data_ptr<float>();
@@ -36,8 +36,7 @@ Tensor derivatives(const Projector& projector, const Tensor& products, const Ten
 // sqrt(g^T M g) by blocks of M's rows, from their first column to the diagonal block. M is
 // symmetric: what lies above the diagonal counts twice, so blocks of g are doubled once passed.
 template <typename T>
-void score_tokens(const Projector& projector, const Tensor& products, Tensor metric,
-                  float* scores) {
+void score_tokens(const Layers& projector, const Tensor& products, Tensor metric, float* scores) {
   const int64_t hidden = projector.hidden(), tokens = products.size(0), depth = metric.size(1);
   Tensor g = derivatives<T>(projector, products, metric);
   auto* g_data = static_cast<T*>(g.mutable_data_ptr());
@@ -63,15 +62,14 @@ Tensor expected_sensitivity_cpu(Tensor x, Tensor w1, std::optional<Tensor> b1, T
   check_tokens(check, x);
   check_linear(check, x, w1, b1, std::nullopt, std::nullopt);
   check_metric(check, metric, x, w1);
-  const Projector projector(w1, b1, std::nullopt, std::nullopt,
-                            check_activation(check, activation));
+  const Layers projector(w1, b1, std::nullopt, std::nullopt, check_activation(check, activation));
   warn_if_linear(projector.activation);
   return score_images(x, images_of(lead_of(x, 1)), projector, expected_scorer(projector, metric));
 }
 
 }  // namespace
 
-Scorer expected_scorer(const Projector& projector, const Tensor& metric) {
+Scorer expected_scorer(const Layers& projector, const Tensor& metric) {
   const ScalarType dtype = product_dtype(metric.scalar_type(), projector.hidden());
   return [&projector, metric = padded(metric, dtype), dtype](const Tensor& products,
                                                              float* scores) {

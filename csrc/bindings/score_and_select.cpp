@@ -97,7 +97,7 @@ void check_arguments(const Checker& check, const Inputs& inputs, const Options& 
   check_rule(check, x, in);
 }
 
-Scorer scorer_of(const Checker& check, const Options& in, const Projector& projector, int64_t dim) {
+Scorer scorer_of(const Checker& check, const Options& in, const Layers& projector, int64_t dim) {
   if (in.metric) return expected_scorer(projector, *in.metric);
   if (in.directions) return sampled_scorer(projector, *in.directions, in.step);
   const Distribution distribution = check_distribution(check, in.distribution);
@@ -113,8 +113,8 @@ Tensor gather(const Tensor& rows, const Tensor& positions) {
 
 // The projector's outputs [kept, D] for the tokens at the picks, one image at a time. For fp16 in
 // fp32: they are few, and products in bf16 would lose three of fp16's bits.
-Tensor project_kept(const Inputs& in, const Projector& projector,
-                    const std::vector<Segment>& images, const Tensor& positions) {
+Tensor project_kept(const Inputs& in, const Layers& projector, const std::vector<Segment>& images,
+                    const Tensor& positions) {
   const bool fp16 = in.x.scalar_type() == ScalarType::Half;
   Tensor x = gather(reshape(in.x, {-1, in.x.size(in.x.dim() - 1)}), positions);
   Tensor tokens = empty({x.size(0), in.w2.size(0)}, in.x.scalar_type());
@@ -152,8 +152,8 @@ Pruned prune(const Checker& check, const Inputs& inputs, const Options& in,
     lead.push_back(width);
     return lead;
   };
-  const Projector projector(inputs.w1, inputs.b1, inputs.w2, inputs.b2,
-                            check_activation(check, in.activation));
+  const Layers projector(inputs.w1, inputs.b1, inputs.w2, inputs.b2,
+                         check_activation(check, in.activation));
   warn_if_linear(projector.activation);
   MethodOptions rule = in.rule;
   rule.select.seed = in.seed;

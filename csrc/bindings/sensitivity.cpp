@@ -21,7 +21,7 @@ constexpr int64_t kRows = 512, kTokens = 64, kDirections = 64;
 
 // A block of directions projected to v = W1 u, in fp32: they are few, and shared by all tokens.
 struct DirectionBlock {
-  DirectionBlock(const Projector& projector, const Tensor& directions, float step)
+  DirectionBlock(const Layers& projector, const Tensor& directions, float step)
       : v(fp32_product(contiguous(directions), projector.w1)),
         v_cubed(empty({v.size(0), v.size(1)}, ScalarType::Float)),
         direct(empty({v.size(0)}, ScalarType::Bool)),
@@ -46,7 +46,7 @@ struct DirectionBlock {
 
 // A block of tokens: a, phi'(a) and phi'''(a) / 6, in fp32.
 struct TokenBlock {
-  TokenBlock(const Projector& projector, const float* products, int64_t tokens)
+  TokenBlock(const Layers& projector, const float* products, int64_t tokens)
       : values(empty({3, tokens, projector.hidden()}, ScalarType::Float)) {
     const int64_t hidden = projector.hidden(), size = tokens * hidden;
     float* a = values.mutable_data_ptr<float>();
@@ -64,7 +64,7 @@ struct TokenBlock {
 
 // Adds sum_j ||W2 t_ij|| over a block of directions to the sums of a block of tokens.
 template <typename T>
-void add_norms(const Projector& projector, const ExpandedTokens& tokens,
+void add_norms(const Layers& projector, const ExpandedTokens& tokens,
                const DirectionBlock& directions, double* sums) {
   const int64_t at_once = std::max<int64_t>(1, kRows / tokens.tokens);
   const int64_t width = projector.w2->size(0), depth = projector.w2->size(1);
@@ -87,7 +87,7 @@ void add_norms(const Projector& projector, const ExpandedTokens& tokens,
   }
 }
 
-void score_tokens(const Projector& projector, const Tensor& products, const Tensor& directions,
+void score_tokens(const Layers& projector, const Tensor& products, const Tensor& directions,
                   float step, float* scores) {
   const int64_t tokens = products.size(0), count = directions.size(0);
   const float* in = products.const_data_ptr<float>();
@@ -114,7 +114,7 @@ Tensor sensitivity_cpu(Tensor x, Tensor w1, std::optional<Tensor> b1, Tensor w2,
   check_linear(check, x, w1, b1, w2, std::nullopt);
   check_directions(check, directions, x, "x");
   check_step(check, step);
-  const Projector projector(w1, b1, w2, std::nullopt, check_activation(check, activation));
+  const Layers projector(w1, b1, w2, std::nullopt, check_activation(check, activation));
   warn_if_linear(projector.activation);
   return score_images(x, images_of(lead_of(x, 1)), projector,
                       sampled_scorer(projector, directions, step));
@@ -122,7 +122,7 @@ Tensor sensitivity_cpu(Tensor x, Tensor w1, std::optional<Tensor> b1, Tensor w2,
 
 }  // namespace
 
-Scorer sampled_scorer(const Projector& projector, const Tensor& directions, double step) {
+Scorer sampled_scorer(const Layers& projector, const Tensor& directions, double step) {
   return [&projector, directions, step = static_cast<float>(step)](const Tensor& products,
                                                                    float* scores) {
     score_tokens(projector, products, directions, step, scores);

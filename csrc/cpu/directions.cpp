@@ -50,7 +50,7 @@ double dot(const double* a, const double* b, int64_t n) {
   return sum;
 }
 
-void normalize(double* row, int64_t dim) {
+void normalise(double* row, int64_t dim) {
   const double inv_norm = 1.0 / std::sqrt(dot(row, row, dim));
   for (int64_t i = 0; i < dim; ++i) row[i] *= inv_norm;
 }
@@ -85,7 +85,7 @@ void directions(Distribution distribution, uint64_t seed, int64_t row_begin, int
       const int64_t position = r % dim;  // within its group of dim rows
       orthogonalize(row - position * dim, position, dim, row);
     }
-    normalize(row, dim);
+    normalise(row, dim);
   }
 }
 

@@ -59,8 +59,8 @@ class Gains {
  private:
   float weight_of(int64_t token, float score, float low, float high) const {
     if (rule_.method == Method::random) return random_weight(rule_.seed, token);
-    if (rule_.method == Method::topk) return score;  // normalizing would merge close scores
-    return normalized_score(score, low, high);
+    if (rule_.method == Method::topk) return score;  // normalising would merge close scores
+    return normalised_score(score, low, high);
   }
 
   const Redundancy& rule_;
@@ -68,7 +68,7 @@ class Gains {
   std::vector<float> weight_, similarity_;  // [tokens]
 };
 
-// The token whose nearest neighbor among all is farthest. Its nearest so far is an upper bound of
+// The token whose nearest neighbour among all is farthest. Its nearest so far is an upper bound of
 // how isolated a token is: those of the highest bounds are compared with all, which lowers the
 // others' bounds, until the highest belongs to one of them.
 class Isolation {

@@ -79,7 +79,7 @@ struct Greedy<Redundancy> {
 
   __device__ State start(const SelectArguments& arguments, const Image& image, int i, bool) const {
     float value = finite_score(load_score(arguments, image.start + i));
-    if (compares_tokens(rule.method)) value = normalized_score(value, low, high);
+    if (compares_tokens(rule.method)) value = normalised_score(value, low, high);
     if (rule.method == Method::random) value = random_weight(rule.seed, i);
     return {value, kNothingSelected};
   }

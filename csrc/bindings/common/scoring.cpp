@@ -27,7 +27,7 @@ using torch::stable::parallel_for, torch::stable::to;
 constexpr int64_t kTokensAtOnce = 1024;
 
 template <typename Out>
-Tensor activate_as(const Projector& projector, const Tensor& products, ScalarType dtype) {
+Tensor activate_as(const Layers& projector, const Tensor& products, ScalarType dtype) {
   const int64_t depth = whole_lines(projector.hidden(), dtype);
   Tensor out = empty({products.size(0), depth}, dtype);
   const float* in = products.const_data_ptr<float>();
@@ -88,9 +88,8 @@ Activation check_activation(const Checker& check, const std::string& activation)
   return check.one_of("activation", activation, kActivations);
 }
 
-Projector::Projector(const Tensor& w1, const std::optional<Tensor>& b1,
-                     const std::optional<Tensor>& w2, const std::optional<Tensor>& b2,
-                     Activation activation)
+Layers::Layers(const Tensor& w1, const std::optional<Tensor>& b1, const std::optional<Tensor>& w2,
+               const std::optional<Tensor>& b2, Activation activation)
     : activation(activation) {
   const int64_t hidden = w1.size(0);
   const bool fp32 = w1.scalar_type() == ScalarType::Float;
@@ -103,12 +102,12 @@ Projector::Projector(const Tensor& w1, const std::optional<Tensor>& b1,
   if (b2) this->b2 = contiguous(to(*b2, outputs));
 }
 
-Tensor activate_products(const Projector& projector, const Tensor& products, ScalarType dtype) {
+Tensor activate_products(const Layers& projector, const Tensor& products, ScalarType dtype) {
   const auto activate = dtype == ScalarType::Float ? activate_as<float> : activate_as<BFloat16>;
   return activate(projector, products, dtype);
 }
 
-Tensor score_images(const Tensor& x, const std::vector<Segment>& images, const Projector& projector,
+Tensor score_images(const Tensor& x, const std::vector<Segment>& images, const Layers& projector,
                     const Scorer& score, Tensor* outputs) {
   const std::vector<int64_t> lead(x.sizes().begin(), x.sizes().end() - 1);
   Tensor scores = empty(lead, ScalarType::Float);

@@ -15,8 +15,8 @@
 
 namespace zoprune {
 
-// Checks in the order in which contracts/scoring.py makes them. An argument that an operator does
-// not have is nullopt.
+// Checks in the order in which zoprune_kernels/operators makes them. An argument that an operator
+// does not have is nullopt.
 void check_tokens(const Checker& check, const Tensor& x, bool packed = false);
 void check_linear(const Checker& check, const Tensor& x, const Tensor& w1,
                   const std::optional<Tensor>& b1, const std::optional<Tensor>& w2,
@@ -33,9 +33,9 @@ inline int64_t rows_per_task(int64_t width) { return std::max<int64_t>(1, 32768 
 // f(x) = w2 phi(w1 x + b1) + b2. The first layer's products are always fp32: whatever is wrong in
 // them is wrong for all directions alike. w2, in its product's dtype and padded, and b2 may be
 // missing.
-struct Projector {
-  Projector(const Tensor& w1, const std::optional<Tensor>& b1, const std::optional<Tensor>& w2,
-            const std::optional<Tensor>& b2, Activation activation);
+struct Layers {
+  Layers(const Tensor& w1, const std::optional<Tensor>& b1, const std::optional<Tensor>& w2,
+         const std::optional<Tensor>& b2, Activation activation);
 
   int64_t hidden() const { return w1.size(0); }
   Tensor first_layer(const Tensor& x) const { return fp32_product(x, w1); }  // without bias
@@ -49,19 +49,19 @@ struct Projector {
 };
 
 // phi(products + b1) as dtype, fp32 or bf16, from the first layer's products [n, H], padded.
-Tensor activate_products(const Projector& projector, const Tensor& products, ScalarType dtype);
+Tensor activate_products(const Layers& projector, const Tensor& products, ScalarType dtype);
 
 // Writes the scores [n] of the tokens whose first-layer products [n, H] are given.
 using Scorer = std::function<void(const Tensor& products, float* scores)>;
 
 // mean_j ||f(x + h u_j) - f(x - h u_j)|| / 2h. Keeps references to its arguments.
-Scorer sampled_scorer(const Projector& projector, const Tensor& directions, double step);
+Scorer sampled_scorer(const Layers& projector, const Tensor& directions, double step);
 // sqrt(g^T M g). Keeps references to its arguments.
-Scorer expected_scorer(const Projector& projector, const Tensor& metric);
+Scorer expected_scorer(const Layers& projector, const Tensor& metric);
 
 // The scores, fp32 of x's shape without its last dimension, image after image: an image's scores do
 // not depend on the others. Writes the projector's outputs too, to `outputs` [.., D], if given.
-Tensor score_images(const Tensor& x, const std::vector<Segment>& images, const Projector& projector,
+Tensor score_images(const Tensor& x, const std::vector<Segment>& images, const Layers& projector,
                     const Scorer& score, Tensor* outputs = nullptr);
 
 // Warns, once per process, where the projector is linear: every token then has the same score.

@@ -51,7 +51,7 @@ __device__ uint64_t best_rank(const SelectArguments& arguments, const Objective&
   return block_max(best);
 }
 
-// The first pick may be the candidate whose nearest neighbor among the candidates is farthest.
+// The first pick may be the candidate whose nearest neighbour among the candidates is farthest.
 // That takes all of an image's dot products, a block of columns at a time, before the first round:
 // prepare_isolation, then for each block take_columns and, with its products, raise_nearest.
 

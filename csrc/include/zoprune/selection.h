@@ -27,7 +27,7 @@ ZOPRUNE_HOST_DEVICE float finite_score(float score) {
 }
 
 // w in [0, 1] of a finite score among those between low and high; 1 where all are equal.
-ZOPRUNE_HOST_DEVICE float normalized_score(float score, float low, float high) {
+ZOPRUNE_HOST_DEVICE float normalised_score(float score, float low, float high) {
   if (!(high > low)) return 1.0f;
   const double range = static_cast<double>(high) - static_cast<double>(low) + 1e-8;
   return static_cast<float>((static_cast<double>(score) - static_cast<double>(low)) / range);
@@ -54,7 +54,7 @@ struct Redundancy {
   float max_similarity = 1.0f;  // 1: no constraint
   float tradeoff = 0.5f;        // of mmr
   uint64_t seed = 0;
-  bool isolated_first = false;  // the first pick is the token whose nearest neighbor is farthest
+  bool isolated_first = false;  // the first pick is the token whose nearest neighbour is farthest
   int64_t num_seed = 0;         // picks by weight only, before those by gain
   int64_t picks_per_step = 1;   // picks between updates of the gains
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoprune_kernels import reference
 
-from .standins import Projector
+from .standins import StandIn
 
 STEP = 0.01  # h, in the descriptor's units
 
@@ -39,7 +39,7 @@ class Agreement:
 
 def paper_literal(
     x: Tensor,
-    projector: Projector,
+    projector: StandIn,
     directions: Tensor,
     keep: int,
     *,

@@ -185,7 +185,7 @@ def _outcomes(args: argparse.Namespace, photo: Image) -> tuple[list[Outcome], Ou
 
     if args.dtype != "float32":
         step = Progress("rewritten, float32")
-        exact = standins.Projector(*(weight.float() for weight in projector))
+        exact = standins.StandIn(*(weight.float() for weight in projector))
         truth = timed(
             "rewritten in float32",
             lambda: kernels.score_and_select(

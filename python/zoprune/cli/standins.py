@@ -28,7 +28,7 @@ DIM = len(WINDOWS) * (LUMA + 2 * CHROMA)  # 1024
 HIDDEN = OUTPUT = 4096  # LLaVA-1.5 7B
 
 
-class Projector(NamedTuple):
+class StandIn(NamedTuple):
     """f(x) = w2 gelu(w1 x + b1) + b2, in the order of the operators' arguments."""
 
     w1: Tensor  # [H, d]
@@ -42,14 +42,14 @@ class Projector(NamedTuple):
 
 def random_projector(
     seed: int, dtype: torch.dtype, hidden: int = HIDDEN, output: int = OUTPUT
-) -> Projector:
+) -> StandIn:
     """Weights N(0, 1 / inputs), biases N(0, 0.02^2): unit-variance pre-activations."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(scale: float, *shape: int) -> Tensor:
         return (torch.randn(shape, generator=generator) * scale).to(dtype)
 
-    return Projector(
+    return StandIn(
         normal(1 / math.sqrt(DIM), hidden, DIM),
         normal(0.02, hidden),
         normal(1 / math.sqrt(hidden), output, hidden),
