@@ -19,6 +19,10 @@ _calls: ContextVar[WeakKeyDictionary[nn.Module, tuple[Caller, Any]] | None] = Co
 _latest: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()  # reports of any thread
 
 
+class Remembered:
+    """A module whose own calls are remembered, not those of a model within."""
+
+
 def report(model: Any) -> Any:
     """What a model's last call in this thread or task kept, or what the call of an output kept.
 
@@ -36,9 +40,7 @@ def report(model: Any) -> Any:
     known = getattr(model, _ATTRIBUTE, None)
     if known is not None:
         return known
-    from .module import PrunedProjector
-
-    if not isinstance(model, PrunedProjector):
+    if not isinstance(model, Remembered):
         from .hf.families import unwrap
 
         model = unwrap(model)[0].model

@@ -43,7 +43,7 @@ class Kept:
         return ", ".join(f"{len(kept)} of {tokens}" for kept, tokens in pairs)
 
 
-class PrunedProjector(nn.Module):
+class PrunedProjector(calls.Remembered, nn.Module):
     """A projector that returns only the tokens worth keeping, and which ones they are.
 
     Wraps any module of the form ``[norm] -> linear 1 -> activation -> [norm] -> linear 2`` that
