@@ -18,7 +18,8 @@ LAYERS = [
     ("operators",),
     ("triton",),
     ("backend",),
-    ("info", "testing", ""),
+    ("info", ""),
+    ("testing",),
 ]
 
 
