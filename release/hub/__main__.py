@@ -71,6 +71,8 @@ def assemble() -> None:
     listed = run(["git", "ls-files", "csrc", MODULE], output=True).split()
     kernels = []
     for name in filter(lambda name: (ROOT / name).exists(), listed):
+        if name.startswith(f"{MODULE}/testing"):
+            continue  # what tests and benchmarks use
         target = OUT / ("torch-ext" if name.startswith(MODULE) else "") / name
         if is_kernel := re.match(r"csrc/cpu/(?!isa)(.*)\.cpp$", name):
             # Included by its wrappers: the builder must see, and must not compile it.
