@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build demo test test-full test-transformers4 test-vllm matrix wheels hub audit lint bench gpu-report clean
+.PHONY: build demo test test-full test-toolchain test-transformers4 test-vllm matrix wheels hub audit lint bench gpu-report clean
 build: $(STAMP)package $(STAMP)native
 
 demo: $(STAMP)demo $(STAMP)native
@@ -35,6 +35,10 @@ test-full: $(STAMP)test $(STAMP)native-full
 	@$(PYTEST) --proofs=record $(ARGS)
 
 # The models once more, with the newest transformers of the major version before.
+# What is not installed is skipped: pip install -e ".[toolchain]" --no-build-isolation
+test-toolchain: $(STAMP)native-test
+	@$(PYTEST) -rs tests/hf/toolchain $(ARGS)
+
 test-transformers4: $(STAMP)transformers4 $(STAMP)native-test
 	@PYTHONPATH=.venv/transformers4 $(PYTEST) -rs tests/hf $(ARGS)
 

@@ -82,6 +82,8 @@ def wrap(model):
 @pytest.mark.parametrize("put", [bind, wrap])
 @pytest.mark.parametrize("first", ["forward", "prune"])
 def test_a_forward_on_the_instance(model, inputs, put, first):
+    if V4 and put is wrap:
+        pytest.skip("transformers 4 reads what generate passes off the forward's signature")
     clone = copy.deepcopy(model)
     expected = zoprune.prune(model, 6)(**inputs).logits
     answer = model.generate(**inputs, **GREEDY)
@@ -119,6 +121,8 @@ def test_a_forward_that_drops_the_features_is_refused(model, inputs):
 @torch.no_grad()
 @pytest.mark.parametrize("attribute", ["model", "base_model"])
 def test_callers_below_forward(model, inputs, attribute):
+    if getattr(model, attribute) is model:
+        pytest.skip("transformers 4: the base model is the outer one")
     zoprune.prune(model, 6)
     expected = model(**inputs, output_hidden_states=True).hidden_states[-1]
     hidden = getattr(model, attribute)(**inputs)[0]
@@ -130,6 +134,8 @@ def test_callers_below_forward(model, inputs, attribute):
 
 def test_the_loss_through_a_fused_head(model, inputs):
     """As trl's trainer computes it: the outer forward is replaced, its head calls base_model."""
+    if model.base_model is model:
+        pytest.skip("transformers 4: the base model is the outer one")
     clone = zoprune.prune(copy.deepcopy(model), 6)
     labels = inputs["input_ids"].masked_fill(inputs["input_ids"] == IMAGE, -100)
     expected = clone(**inputs, labels=labels).loss
