@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build demo test test-full test-toolchain test-transformers4 test-vllm matrix wheels hub audit lint bench gpu-report clean
+.PHONY: build demo test test-full test-toolchain test-transformers4 test-vllm matrix wheels hub audit lint bench fuzz soak gpu-report clean
 build: $(STAMP)package $(STAMP)native
 
 demo: $(STAMP)demo $(STAMP)native
@@ -62,6 +62,15 @@ wheels: $(STAMP)release
 # The source package for the Hugging Face kernels hub in build/hub, built and tested here.
 hub: $(STAMP)release
 	@$(BIN)/python -m release.hub $(ARGS)
+
+# 20,000 random calls of all operators; then the CPU kernels under sanitizers.
+fuzz: $(STAMP)test $(STAMP)native
+	@ZOPRUNE_FUZZ=20000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/ops/test_fuzz.py $(ARGS)
+	@$(BIN)/python -m tests.cpu.sanitize
+
+# Ten minutes of every operator from 16 threads, 20,000 calls each, a million certified selections.
+soak: $(STAMP)test $(STAMP)native
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(STAMP)bench $(STAMP)native
 	@$(if $(ARGS),,$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr)

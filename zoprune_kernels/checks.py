@@ -75,7 +75,7 @@ class Call:
 
     def check_indices(self, indices: Tensor, tokens: int, distinct: bool = False) -> None:
         """Kept indices in range; only on the CPU, where reading them is free."""
-        if indices.device.type != "cpu":
+        if indices.device.type != "cpu" or indices.numel() == 0:
             return
         for row in indices.reshape(-1, indices.shape[-1]):
             if row.numel() and (int(row.min()) < 0 or int(row.max()) >= tokens):

@@ -7,6 +7,7 @@
 
 #include "bindings/common/boxed.h"
 #include "bindings/common/checks.h"
+#include "bindings/common/torch_calls.h"
 
 namespace zoprune {
 namespace {
@@ -48,7 +49,7 @@ Tensor budget_cpu(Tensor weights, int64_t total, std::optional<Tensor> capacity,
     const int64_t sum = std::accumulate(limit, limit + images, int64_t{0});
     check.require(sum >= total, "capacity", concat("at least ", total, " (total) in all"), sum);
   }
-  const Tensor offsets = torch::stable::empty({images + 1}, ScalarType::Int);
+  const Tensor offsets = empty({images + 1}, ScalarType::Int, "the offsets");
   ZOPRUNE_BEST(budget)(kind, temperature, importance.const_data_ptr<float>(), images, total,
                        minimum, limit, offsets.mutable_data_ptr<int32_t>());
   return offsets;

@@ -6,6 +6,7 @@
 
 #include "bindings/common/boxed.h"
 #include "bindings/common/checks.h"
+#include "bindings/common/torch_calls.h"
 
 namespace zoprune {
 namespace {
@@ -50,7 +51,7 @@ Tensor compact_one(const Tensor& tensor, const Tensor& indices, int64_t dim) {
   auto* const kernel = ZOPRUNE_BEST(compact);
   constexpr int64_t kBytesPerTask = 1 << 16;
   const int64_t grain = 1 + kBytesPerTask / (rows.row_bytes + 1);
-  torch::stable::parallel_for(0, rows.outer * kept, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows.outer * kept, grain, [&](int64_t begin, int64_t end) {
     kernel(rows, indices.const_data_ptr<int64_t>(), batch, kept, begin, end);
   });
   return to;

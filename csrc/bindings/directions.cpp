@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "bindings/common/boxed.h"
+#include "bindings/common/torch_calls.h"
 
 namespace zoprune {
 namespace {
@@ -24,12 +25,12 @@ Distribution check_distribution(const Checker& check, const std::string& distrib
 
 Tensor draw_directions(int64_t num, int64_t dim, Distribution distribution, int64_t seed,
                        ScalarType dtype) {
-  Tensor out = torch::stable::empty({num, dim}, ScalarType::Double);
+  Tensor out = empty({num, dim}, ScalarType::Double, "the directions");
   double* data = out.mutable_data_ptr<double>();
   auto* const fill_rows = ZOPRUNE_BEST(directions);
   // Rows of an orthogonal group depend on each other: a task is a whole group.
   const int64_t rows = distribution == Distribution::orthogonal ? dim : 1;
-  torch::stable::parallel_for(0, (num + rows - 1) / rows, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, (num + rows - 1) / rows, 1, [&](int64_t begin, int64_t end) {
     fill_rows(distribution, static_cast<uint64_t>(seed), begin * rows, std::min(end * rows, num),
               dim, data);
   });

@@ -7,12 +7,13 @@
 #include "bindings/common/aten.h"
 #include "bindings/common/boxed.h"
 #include "bindings/common/scoring.h"
+#include "bindings/common/torch_calls.h"
 #include "cpu/activations.h"
 
 namespace zoprune {
 namespace {
 
-using torch::stable::empty, torch::stable::narrow, torch::stable::parallel_for;
+using torch::stable::narrow;
 
 // Hidden units in a block of the metric. Smaller blocks skip more of its upper triangle but make
 // slower products; below two blocks' width nothing is skipped.
@@ -22,7 +23,7 @@ constexpr int64_t kBlock = 512;
 template <typename T>
 Tensor derivatives(const Layers& projector, const Tensor& products, const Tensor& metric) {
   const int64_t depth = metric.size(1);
-  Tensor g = empty({products.size(0), depth}, metric.scalar_type());
+  Tensor g = empty({products.size(0), depth}, metric.scalar_type(), "the derivatives");
   const float* in = products.const_data_ptr<float>();
   auto* out = static_cast<T*>(g.mutable_data_ptr());
   auto* const differentiate = ZOPRUNE_BEST(differentiate<T>);

@@ -7,11 +7,12 @@
 #include "bindings/common/aten.h"
 #include "bindings/common/boxed.h"
 #include "bindings/common/scoring.h"
+#include "bindings/common/torch_calls.h"
 
 namespace zoprune {
 namespace {
 
-using torch::stable::empty, torch::stable::narrow, torch::stable::to, torch::stable::transpose;
+using torch::stable::narrow, torch::stable::to, torch::stable::transpose;
 
 constexpr int64_t kBlock = 512;  // rows of the metric computed at once
 
@@ -28,7 +29,7 @@ void fold(const Tensor& w1, const Tensor& w2, float scale, Out* metric) {
   for (int64_t first = 0; first < hidden; first += kBlock) {
     const int64_t rows = std::min(kBlock, hidden - first);
     const Tensor outputs = gram(w2, first, rows), inputs = gram(w1, first, rows);
-    torch::stable::parallel_for(first, first + rows, 64, [&](int64_t begin, int64_t end) {
+    parallel_for(first, first + rows, 64, [&](int64_t begin, int64_t end) {
       fold_rows(begin, end, first, hidden, scale, outputs.const_data_ptr<float>(),
                 inputs.const_data_ptr<float>(), metric);
     });
@@ -54,7 +55,8 @@ Tensor fold_metric_cpu(Tensor w1, Tensor w2, std::optional<Tensor> directions) {
   const float scale = 1.0f / static_cast<float>(terms);
   const Tensor outputs = rows(transpose(w2, 0, 1));  // [H, D]
   const bool fp32 = w1.scalar_type() == ScalarType::Float;
-  Tensor metric = empty({w1.size(0), w1.size(0)}, fp32 ? ScalarType::Float : ScalarType::BFloat16);
+  Tensor metric = empty({w1.size(0), w1.size(0)}, fp32 ? ScalarType::Float : ScalarType::BFloat16,
+                        "the metric");
   if (fp32)
     fold(inputs, outputs, scale, metric.mutable_data_ptr<float>());
   else

@@ -6,6 +6,7 @@
 
 #include "bindings/common/boxed.h"
 #include "bindings/common/layouts.h"
+#include "bindings/common/torch_calls.h"
 
 namespace zoprune {
 namespace {
@@ -20,14 +21,14 @@ Tensor frame_change_cpu(Tensor x) {
   const Tensor frames = torch::stable::contiguous(x);
   std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end());
   shape.pop_back();
-  const Tensor change = torch::stable::empty(shape, ScalarType::Float);
+  const Tensor change = empty(shape, ScalarType::Float, "the changes");
   const int64_t per_video = x.size(-3), patches = x.size(-2), dim = x.size(-1);
   const KeyLayout layout = key_layout(frames);
   const int64_t frame_bytes = patches * dim * key_bytes(layout.type);
   const char* const data = static_cast<const char*>(frames.const_data_ptr());
   float* const out = change.mutable_data_ptr<float>();
   auto* const kernel = ZOPRUNE_BEST(frame_change);
-  torch::stable::parallel_for(0, change.numel() / patches, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, change.numel() / patches, 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       float* const row = out + t * patches;
       if (t % per_video == 0)

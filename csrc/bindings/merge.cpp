@@ -8,6 +8,7 @@
 #include "bindings/common/boxed.h"
 #include "bindings/common/greedy.h"
 #include "bindings/common/layouts.h"
+#include "bindings/common/torch_calls.h"
 
 namespace zoprune {
 namespace {
@@ -65,9 +66,9 @@ struct Batch {
         keys(with_contiguous_rows(keys)),
         weights(contiguous_floats(weights)),
         valid(contiguous(valid)),
-        sizes(torch::stable::empty(kept, ScalarType::Float)) {
+        sizes(empty({kept.begin(), kept.end()}, ScalarType::Float, "the sizes")) {
     kept.push_back(tokens.size(-1));
-    merged = torch::stable::empty(kept, ScalarType::Float);
+    merged = empty({kept.begin(), kept.end()}, ScalarType::Float, "the merged tokens");
   }
 
   // Image `i`, whose results begin at row `row`.
@@ -146,7 +147,7 @@ std::tuple<Tensor, Tensor, Tensor> merge_bipartite_cpu(Tensor tokens, Tensor key
   if (sizes) check_per_token(check, "sizes", *sizes, tokens);
   const Lead shape = kept_shape(number - count, lead_of(tokens, 1));
   const Batch batch(tokens, keys, sizes, std::nullopt, shape);
-  const Tensor positions = torch::stable::empty(shape, ScalarType::Long);
+  const Tensor positions = empty({shape.begin(), shape.end()}, ScalarType::Long, "the positions");
   auto* const kernel = ZOPRUNE_BEST(merge_bipartite);
   const std::vector<Segment> segments = images_of(lead_of(tokens, 1), number - count);
   for (size_t i = 0; i < segments.size(); ++i) {

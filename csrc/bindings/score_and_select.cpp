@@ -7,12 +7,13 @@
 #include "bindings/common/aten.h"
 #include "bindings/common/methods.h"
 #include "bindings/common/scoring.h"
+#include "bindings/common/torch_calls.h"
 #include "bindings/directions.h"
 
 namespace zoprune {
 namespace {
 
-using torch::stable::copy_, torch::stable::empty, torch::stable::narrow, torch::stable::reshape;
+using torch::stable::copy_, torch::stable::narrow, torch::stable::reshape;
 
 // The arguments before `k`.
 struct Inputs {
@@ -117,7 +118,7 @@ Tensor project_kept(const Inputs& in, const Layers& projector, const std::vector
                     const Tensor& positions) {
   const bool fp16 = in.x.scalar_type() == ScalarType::Half;
   Tensor x = gather(reshape(in.x, {-1, in.x.size(in.x.dim() - 1)}), positions);
-  Tensor tokens = empty({x.size(0), in.w2.size(0)}, in.x.scalar_type());
+  Tensor tokens = empty({x.size(0), in.w2.size(0)}, in.x.scalar_type(), "the kept tokens");
   int64_t begin = 0;
   for (const Segment& image : images) {
     if (image.keep == 0) continue;
@@ -168,7 +169,9 @@ Pruned prune(const Checker& check, const Inputs& inputs, const Options& in,
   tensors.valid = in.valid;
   Tensor outputs;  // keys, where they are not given
   const bool project_all = compares && !in.keys;
-  if (project_all) tensors.keys = outputs = empty(with_width(lead_of(x, 1)), x.scalar_type());
+  if (project_all)
+    tensors.keys = outputs =
+        empty(with_width(lead_of(x, 1)), x.scalar_type(), "the projector's outputs");
   tensors.scores = score_images(x, images, projector, scorer_of(check, in, projector, x.size(-1)),
                                 project_all ? &outputs : nullptr);
   const GreedyKernel kernel = (own ? own->kernel : select_kernel)(check, rule);

@@ -7,13 +7,13 @@
 #include "bindings/common/aten.h"
 #include "bindings/common/boxed.h"
 #include "bindings/common/scoring.h"
+#include "bindings/common/torch_calls.h"
 #include "cpu/activations.h"
 
 namespace zoprune {
 namespace {
 
-using torch::stable::contiguous, torch::stable::empty, torch::stable::narrow,
-    torch::stable::parallel_for;
+using torch::stable::contiguous, torch::stable::narrow;
 
 // A product takes this many (direction, token) rows: enough for its full speed, and neither it nor
 // its result outgrows the cache. Tokens are expanded, and directions projected, a block at a time.
@@ -23,8 +23,8 @@ constexpr int64_t kRows = 512, kTokens = 64, kDirections = 64;
 struct DirectionBlock {
   DirectionBlock(const Layers& projector, const Tensor& directions, float step)
       : v(fp32_product(contiguous(directions), projector.w1)),
-        v_cubed(empty({v.size(0), v.size(1)}, ScalarType::Float)),
-        direct(empty({v.size(0)}, ScalarType::Bool)),
+        v_cubed(empty({v.size(0), v.size(1)}, ScalarType::Float, "projected directions")),
+        direct(empty({v.size(0)}, ScalarType::Bool, "projected directions")),
         step(step) {
     auto* const prepare = ZOPRUNE_BEST(prepare_directions);
     parallel_for(0, v.size(0), rows_per_task(v.size(1)), [&](int64_t begin, int64_t end) {
@@ -47,7 +47,7 @@ struct DirectionBlock {
 // A block of tokens: a, phi'(a) and phi'''(a) / 6, in fp32.
 struct TokenBlock {
   TokenBlock(const Layers& projector, const float* products, int64_t tokens)
-      : values(empty({3, tokens, projector.hidden()}, ScalarType::Float)) {
+      : values(empty({3, tokens, projector.hidden()}, ScalarType::Float, "expanded tokens")) {
     const int64_t hidden = projector.hidden(), size = tokens * hidden;
     float* a = values.mutable_data_ptr<float>();
     auto* const expand = ZOPRUNE_BEST(expand_rows);
@@ -73,7 +73,7 @@ void add_norms(const Layers& projector, const ExpandedTokens& tokens,
   std::vector<float> norms(at_once * tokens.tokens);
   for (int64_t first = 0; first < directions.v.size(0); first += at_once) {
     const int64_t rows = std::min(at_once, directions.v.size(0) - first) * tokens.tokens;
-    Tensor change = empty({rows, depth}, projector.w2->scalar_type());
+    Tensor change = empty({rows, depth}, projector.w2->scalar_type(), "changed rows");
     auto* out = static_cast<T*>(change.mutable_data_ptr());
     parallel_for(0, rows, rows_per_task(tokens.hidden), [&](int64_t begin, int64_t end) {
       perturb(projector.activation, begin, end, tokens, directions.from(first), out, depth);

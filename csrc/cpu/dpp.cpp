@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "cpu/greedy/lazy_greedy.h"
@@ -63,7 +66,7 @@ class Volume {
       : image_(image),
         keys_(keys),
         basis_(keys.dim()),
-        components_(new float[image.tokens * image.keep]),  // untouched where no token needs it
+        components_(reserve(image.tokens * image.keep)),  // untouched where no token needs it
         residual_(image.tokens) {
     for_each_part(parallel_for, image.tokens, [&](int64_t begin, int64_t end) {
       const std::unique_ptr<char[]> space(new char[keys.row_bytes()]);
@@ -111,6 +114,15 @@ class Volume {
   }
 
  private:
+  static float* reserve(int64_t count) {
+    try {
+      return new float[count];
+    } catch (const std::bad_alloc&) {
+      throw std::runtime_error("zoprune: out of memory: " + std::to_string(4 * count) +
+                               " bytes for the components of select_dpp");
+    }
+  }
+
   // Tokens [first, first + count) of `by`, by the picks [begin, end) of the group.
   void lower_block(const Lowering& by, int64_t first, int64_t count, int64_t group, int64_t begin,
                    int64_t end) {

@@ -54,3 +54,22 @@ def test_memory_is_flat_when_calls_are_refused():
             OPS.sensitivity(*p.layers[:4], directions, activation="a name of more than 16 letters")
 
     assert flat(refused, 1000)
+
+
+TOO_LARGE = {
+    "directions": (lambda: OPS.directions(2**40, 1024), 2**53, "the directions"),
+    "fold_metric": (lambda: OPS.fold_metric(ONES, ONES.T), 2**42, "the metric"),
+    "select_dpp": (
+        lambda: OPS.select_dpp(ONES[:600_000, 0], ONES[:600_000], 600_000),
+        4 * 600_000**2,
+        "the components of select_dpp",
+    ),
+}
+ONES = torch.ones(2**20, 1)
+
+
+@pytest.mark.parametrize("op", TOO_LARGE)
+def test_too_little_memory_says_how_much_for_what(op):
+    call, size, what = TOO_LARGE[op]
+    with pytest.raises(RuntimeError, match=f"zoprune: out of memory: {size} bytes for {what}"):
+        call()

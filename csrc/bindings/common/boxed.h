@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <cstdint>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -113,7 +114,11 @@ struct Boxed<function> {
       throw std::logic_error("zoprune: the library and its Python package do not fit together");
     ArgumentReader reader(stack);
     Arguments arguments{reader.take<std::decay_t<Parameters>>()...};
-    put_result(stack, std::apply(function, std::move(arguments)));
+    try {
+      put_result(stack, std::apply(function, std::move(arguments)));
+    } catch (const std::bad_alloc&) {
+      throw std::runtime_error("zoprune: out of memory: the kernel's working space");
+    }
   }
 };
 

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "bindings/common/layouts.h"
+#include "bindings/common/torch_calls.h"
 #include "zoprune/selection.h"
 
 namespace zoprune {
@@ -87,7 +88,7 @@ Tensor pick(const GreedyTensors& tensors, const std::vector<Segment>& segments, 
     keys = with_contiguous_rows(*tensors.keys);
     layout = key_layout(*keys);
   }
-  const Tensor indices = torch::stable::empty(shape, ScalarType::Long);
+  const Tensor indices = empty(shape, ScalarType::Long, "the picks");
   int64_t* next = indices.mutable_data_ptr<int64_t>();
   std::vector<GreedyImage> images;
   for (size_t i = 0; i < segments.size(); ++i) {
@@ -117,7 +118,7 @@ Tensor pick(const GreedyTensors& tensors, const std::vector<Segment>& segments, 
   // An image a thread where there are enough images, else all threads in one image after another.
   const int64_t count = static_cast<int64_t>(images.size());
   if (count >= torch::stable::get_num_threads())
-    torch::stable::parallel_for(0, count, 1, run);
+    parallel_for(0, count, 1, run);
   else
     run(0, count);
   return indices;

@@ -7,6 +7,7 @@
 
 #include "bindings/common/checks.h"
 #include "bindings/common/segments.h"
+#include "bindings/common/torch_calls.h"
 #include "cpu/similarity.h"
 
 namespace zoprune {
@@ -48,8 +49,7 @@ inline const void* image_keys(const Tensor& keys, int64_t number, const Segment&
 
 // The ParallelFor of the CPU kernels.
 inline void run_parallel(int64_t count, void (*task)(void*, int64_t, int64_t), void* context) {
-  torch::stable::parallel_for(0, count, 1,
-                              [&](int64_t begin, int64_t end) { task(context, begin, end); });
+  parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { task(context, begin, end); });
 }
 
 }  // namespace zoprune

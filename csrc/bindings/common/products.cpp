@@ -6,11 +6,12 @@
 #include <stdexcept>
 
 #include "bindings/common/aten.h"
+#include "bindings/common/torch_calls.h"
 
 namespace zoprune {
 namespace {
 
-using torch::stable::contiguous, torch::stable::empty, torch::stable::narrow, torch::stable::to;
+using torch::stable::contiguous, torch::stable::narrow, torch::stable::to;
 
 constexpr int64_t kLineBytes = 64;  // a cache line, an AVX-512 register, a row of an AMX tile
 
@@ -31,7 +32,7 @@ int64_t whole_lines(int64_t depth, ScalarType dtype) {
 Tensor padded(const Tensor& rows, ScalarType dtype) {
   const int64_t depth = rows.size(1), whole = whole_lines(depth, dtype);
   if (depth == whole) return to(rows, dtype);
-  Tensor out = empty({rows.size(0), whole}, dtype);
+  Tensor out = empty({rows.size(0), whole}, dtype, "a product's operand");
   Tensor values = narrow(out, 1, 0, depth), rest = narrow(out, 1, depth, whole - depth);
   torch::stable::copy_(values, rows);
   torch::stable::zero_(rest);
@@ -51,7 +52,7 @@ Tensor product(const Tensor& x, const Tensor& w, const std::optional<Tensor>& bi
   const bool contiguous = rows.is_contiguous() && w.is_contiguous();
   if (w.scalar_type() == ScalarType::Float && contiguous && aten::has_onednn())
     return aten::onednn_linear(rows, w, bias);
-  Tensor out = empty({rows.size(0), w.size(0)}, w.scalar_type());
+  Tensor out = empty({rows.size(0), w.size(0)}, w.scalar_type(), "a product");
   aten::linear_out(rows, w, bias, out);
   return out;
 }
@@ -61,7 +62,7 @@ Tensor fp32_product(const Tensor& x, const Tensor& w, const std::optional<Tensor
   Tensor weight = w;
   const Tensor rows = padded(x, ScalarType::Float);
   Tensor offset = bias.value_or(torch::stable::full({w.size(0)}, 0, ScalarType::Float));
-  Tensor out = empty({x.size(0), w.size(0)}, ScalarType::Float);
+  Tensor out = empty({x.size(0), w.size(0)}, ScalarType::Float, "a product");
   for (int64_t first = 0; first < w.size(0); first += kWeightRowsAtOnce) {
     const int64_t count = std::min(kWeightRowsAtOnce, w.size(0) - first);
     const Tensor block = contiguous(padded(narrow(weight, 0, first, count), ScalarType::Float));

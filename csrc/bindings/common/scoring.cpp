@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "bindings/common/aten.h"
+#include "bindings/common/torch_calls.h"
 #include "cpu/activations.h"
 
 namespace zoprune {
@@ -20,8 +21,8 @@ constexpr Name<Activation> kActivations[] = {{"gelu", Activation::gelu},
                                              {"identity", Activation::identity}};
 static_assert(is_complete(kActivations));
 
-using torch::stable::contiguous, torch::stable::empty, torch::stable::narrow;
-using torch::stable::parallel_for, torch::stable::to;
+using torch::stable::contiguous, torch::stable::narrow;
+using torch::stable::to;
 
 // Tokens whose first-layer products are held at once.
 constexpr int64_t kTokensAtOnce = 1024;
@@ -29,7 +30,7 @@ constexpr int64_t kTokensAtOnce = 1024;
 template <typename Out>
 Tensor activate_as(const Layers& projector, const Tensor& products, ScalarType dtype) {
   const int64_t depth = whole_lines(projector.hidden(), dtype);
-  Tensor out = empty({products.size(0), depth}, dtype);
+  Tensor out = empty({products.size(0), depth}, dtype, "the hidden layer");
   const float* in = products.const_data_ptr<float>();
   auto* data = static_cast<Out*>(out.mutable_data_ptr());
   auto* const activate = ZOPRUNE_BEST(activate<Out>);
@@ -110,7 +111,7 @@ Tensor activate_products(const Layers& projector, const Tensor& products, Scalar
 Tensor score_images(const Tensor& x, const std::vector<Segment>& images, const Layers& projector,
                     const Scorer& score, Tensor* outputs) {
   const std::vector<int64_t> lead(x.sizes().begin(), x.sizes().end() - 1);
-  Tensor scores = empty(lead, ScalarType::Float);
+  Tensor scores = empty(lead, ScalarType::Float, "the scores");
   float* data = scores.mutable_data_ptr<float>();
   const bool linear = projector.activation == Activation::identity;
   if (linear) {  // the same for every token, whatever it holds
