@@ -34,11 +34,11 @@ test: $(STAMP)test $(STAMP)native-test
 test-full: $(STAMP)test $(STAMP)native-full
 	@$(PYTEST) --proofs=record $(ARGS)
 
-# The models once more, with the newest transformers of the major version before.
 # What is not installed is skipped: pip install -e ".[toolchain]" --no-build-isolation
 test-toolchain: $(STAMP)native-test
 	@$(PYTEST) -rs tests/hf/toolchain $(ARGS)
 
+# The models once more, with the newest transformers of the major version before.
 test-transformers4: $(STAMP)transformers4 $(STAMP)native-test
 	@PYTHONPATH=.venv/transformers4 $(PYTEST) -rs tests/hf $(ARGS)
 

@@ -12,7 +12,6 @@ The variants run in turns (``variants``) on real architectures with random weigh
 from __future__ import annotations
 
 import argparse
-import copy
 import importlib.metadata
 import json
 import shlex
@@ -34,7 +33,7 @@ from ..timing import MOST_ROUNDS, Times
 from . import table as e2e_table
 from .models import ARCHITECTURES, LLAVA, LLAVA_NEXT, Architecture, build, inputs_of
 from .sample import NEW_TOKENS, Sample, generate
-from .variants import VARIANTS, PaperSelector, variants
+from .variants import VARIANTS, PaperSelector, twin, variants
 
 BATCHES = (1, 8)
 TOLERANCE = 1e-2  # of the largest logit: not every device gives the same bits twice
@@ -132,7 +131,7 @@ def run(points: Sequence[Point], setting: Setting) -> list[Row]:
     print(e2e_table.HEADING, flush=True)
     for architecture in dict.fromkeys(point.architecture for point in points):
         model = build(architecture, setting.layers, DTYPES[setting.dtype], setting.device)
-        pruned = zoprune.prune(copy.copy(model), 1.0)
+        pruned = zoprune.prune(twin(model), 1.0)
         for point in points:
             if point.architecture is architecture:
                 found = measure(point, model, pruned, setting)

@@ -7,6 +7,7 @@ would take. ``ours`` chooses with ``zoprune``; ``paper`` as the paper does, in p
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -27,10 +28,16 @@ Use = Callable[[Any, Inputs], Any]  # what to do with a model and its inputs
 Variant = Callable[[Use], Any]  # prepares model and inputs, then returns what the use returns
 
 
+def twin(model: Any) -> Any:
+    """A copy that shares the weights and nothing else: the hooks on one are not the other's."""
+    shared = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+
+
 def variants(
     model: Any, pruned: Any, inputs: Inputs, keep: int, paper: PaperSelector
 ) -> dict[str, Variant]:
-    """The variants by name; ``pruned`` is a shallow copy of ``model`` after ``zoprune.prune``."""
+    """The variants by name; ``pruned`` is a ``twin`` of ``model`` after ``zoprune.prune``."""
 
     def unpruned(use: Use) -> Any:
         return use(model, inputs)

@@ -1,6 +1,5 @@
 """The end-to-end benchmark on tiny models: an independent oracle, and what its tables say."""
 
-import copy
 import dataclasses
 import json
 
@@ -17,7 +16,7 @@ from benchmarks.e2e import models as e2e_models
 from benchmarks.e2e import report as e2e
 from benchmarks.e2e import table as e2e_table
 from benchmarks.e2e.sample import generate
-from benchmarks.e2e.variants import VARIANTS, PaperSelector, variants
+from benchmarks.e2e.variants import VARIANTS, PaperSelector, twin, variants
 from benchmarks.gpu import report as gpu_report
 from benchmarks.gpu import summary
 
@@ -51,7 +50,7 @@ def test_ours_gives_the_oracles_logits(architecture, capsys):
 @torch.no_grad()
 def test_every_variant_runs_on_the_prompt_it_should():
     model = e2e_models.build(LLAVA, 2, torch.float32, "cpu")
-    pruned = zoprune.prune(copy.copy(model), 1.0)
+    pruned = zoprune.prune(twin(model), 1.0)
     inputs = e2e_models.inputs_of(LLAVA, model, 2)
     paper = PaperSelector(4)
     runs = variants(model, pruned, inputs, 5, paper)

@@ -130,6 +130,7 @@ def _warn_of_features() -> None:
 
 
 @functools.cache
+@torch.compiler.assume_constant_result
 def forward_names(cls: Any) -> tuple[str, ...]:
     """The positional arguments of a class's forward, in order, whoever wrapped it."""
     for base in cls.__mro__:
