@@ -14,13 +14,13 @@
 #include "cpu/activations.h"
 #include "cpu/budget.h"
 #include "cpu/compact.h"
-#include "cpu/coverage.h"
 #include "cpu/directions.h"
-#include "cpu/dpp.h"
 #include "cpu/frame_change.h"
 #include "cpu/merge.h"
 #include "cpu/select.h"
-#include "cpu/suppress.h"
+#include "cpu/select_coverage.h"
+#include "cpu/select_dpp.h"
+#include "cpu/select_suppress.h"
 
 namespace {
 

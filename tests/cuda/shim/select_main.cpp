@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "cuda/coverage.h"
-#include "cuda/dpp.h"
 #include "cuda/greedy/centre.h"
 #include "cuda/select.h"
-#include "cuda/suppress.h"
+#include "cuda/select_coverage.h"
+#include "cuda/select_dpp.h"
+#include "cuda/select_suppress.h"
 
 namespace {
 

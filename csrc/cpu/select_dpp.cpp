@@ -1,5 +1,5 @@
 // The incremental Cholesky factor of Chen et al. (2018) for the tokens that need it.
-#include "cpu/dpp.h"
+#include "cpu/select_dpp.h"
 
 #include <algorithm>
 #include <cmath>

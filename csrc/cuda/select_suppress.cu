@@ -1,6 +1,6 @@
 // Selection by a score that each pick lowers nearby.
 #include "cuda/greedy/kernel.cuh"
-#include "cuda/suppress.h"
+#include "cuda/select_suppress.h"
 
 namespace zoprune::cuda {
 

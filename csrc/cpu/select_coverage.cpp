@@ -2,7 +2,7 @@
 // multiple of one quantum so that fp64 adds them without rounding: the sum is the same in any
 // order, parts of it can be replaced, and it never rises as more is covered. docs/family.md has the
 // argument.
-#include "cpu/coverage.h"
+#include "cpu/select_coverage.h"
 
 #include <algorithm>
 #include <atomic>

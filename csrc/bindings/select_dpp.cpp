@@ -1,8 +1,8 @@
-#include "cpu/dpp.h"
+#include "cpu/select_dpp.h"
 
 #include "bindings/common/cuda_call.h"
 #include "bindings/common/methods.h"
-#include "cuda/dpp.h"
+#include "cuda/select_dpp.h"
 
 namespace zoprune {
 namespace {

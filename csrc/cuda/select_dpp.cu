@@ -1,8 +1,8 @@
 // Selection by quality and the volume that the keys span: the incremental Cholesky factor of Chen
 // et al. (2018), divided by the quality, in integers. Sums of integers do not depend on their
 // order, so a component has the same bits however the picks fall into rounds.
-#include "cuda/dpp.h"
 #include "cuda/greedy/kernel.cuh"
+#include "cuda/select_dpp.h"
 
 namespace zoprune::cuda {
 

@@ -1,8 +1,8 @@
-#include "cpu/coverage.h"
+#include "cpu/select_coverage.h"
 
 #include "bindings/common/cuda_call.h"
 #include "bindings/common/methods.h"
-#include "cuda/coverage.h"
+#include "cuda/select_coverage.h"
 
 namespace zoprune {
 namespace {

@@ -1,9 +1,9 @@
 // Selection by the weighted coverage that a token adds (facility location): plain greedy, every
 // sum brought up to date with every pick. docs/kernels-selection.md explains the schedule.
-#include "cuda/coverage.h"
-#include "cuda/coverage_terms.cuh"
 #include "cuda/greedy/launch.cuh"
 #include "cuda/greedy/similarity.cuh"
+#include "cuda/select_coverage.h"
+#include "cuda/select_coverage_terms.cuh"
 
 namespace zoprune::cuda {
 namespace {

@@ -1,5 +1,5 @@
 // Scores that fall with each pick nearby, for the tokens whose score decides a pick.
-#include "cpu/suppress.h"
+#include "cpu/select_suppress.h"
 
 #include <cmath>
 #include <optional>

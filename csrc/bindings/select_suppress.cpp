@@ -1,8 +1,8 @@
-#include "cpu/suppress.h"
+#include "cpu/select_suppress.h"
 
 #include "bindings/common/cuda_call.h"
 #include "bindings/common/methods.h"
-#include "cuda/suppress.h"
+#include "cuda/select_suppress.h"
 
 namespace zoprune {
 namespace {
