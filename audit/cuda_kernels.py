@@ -15,7 +15,7 @@ _MACHINES = {80: "sm_80", 90: "sm_90a", 100: "sm_100a"}
 _DTYPES = ("float32", "float16", "bfloat16")  # in the order of cuda::DType
 _NO_PRODUCTS = ("mark_kernel", "centre_kernel")
 # Of kernel<dtype> or select_kernel<dtype, objective>, as the compiler mangles it.
-_NAME = re.compile(r"\d([a-z_]+_kernel)ILNS0_5DTypeE(\d)E(?:NS0_\d+([A-Za-z]+?)E)?")
+_NAME = re.compile(r"\d([a-z_]+_kernel)ILNS0_5DTypeE(\d)E(?:NS0?_\d+([A-Za-z]+?)E)?")
 _FUNCTION = re.compile(r"^\s*Function\s*:?\s*(\S+?):?\s*$", re.MULTILINE)
 
 

@@ -46,7 +46,10 @@ def on_backend(
         run = subprocess.run(command, env=variables, capture_output=True, text=True)
         if run.returncode:
             raise RuntimeError(f"backend {backend}: {run.stderr.strip()[-2000:]}")
-        return torch.load(found, weights_only=False)
+        return [
+            RuntimeError(error) if error is not None else result
+            for error, result in torch.load(found, weights_only=True)
+        ]
 
 
 def on_every_backend(calls: Sequence[Call], device: str = "cpu") -> dict[str, list[Result]]:
@@ -65,13 +68,15 @@ def on_every_backend(calls: Sequence[Call], device: str = "cpu") -> dict[str, li
 def _main(given: str, found: str, device: str) -> None:
     import zoprune_kernels  # noqa: F401  registers the operators
 
-    results: list[Result] = []
-    for op, arguments in torch.load(given, weights_only=False):
+    results: list[tuple[str | None, Any]] = []  # an error's text, or None and a result
+    for op, arguments in torch.load(given, weights_only=True):
         try:
             result = Call(op, arguments).to(device).run()
         except RuntimeError as error:
-            result = RuntimeError(str(error))
-        results.append(torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, result))
+            results.append((str(error), None))
+            continue
+        on_host = torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, result)
+        results.append((None, on_host))
     torch.save(results, found)
 
 

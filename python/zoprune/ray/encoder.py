@@ -113,7 +113,7 @@ def _without_layers(checkpoint: str, dtype: str) -> Any:
     logging.set_verbosity_error()  # the other layers' weights are left out on purpose
     try:
         return AutoModelForImageTextToText.from_pretrained(
-            checkpoint, config=config, dtype=getattr(torch, dtype)
+            checkpoint, config=config, dtype=getattr(torch, dtype), use_safetensors=True
         )
     finally:
         logging.set_verbosity(level)
