@@ -58,10 +58,10 @@ void check_options(const Checker& check, const SelectOptions& options) {
                 options.tradeoff);
   check.one_of("first", options.first, kFirst);
   check.require(options.num_seed >= 0, "num_seed", "an integer >= 0", options.num_seed);
-  check.require(options.num_seed == 0 || options.first == "score", "num_seed",
-                "0 where first is 'isolated'", options.num_seed);
   check.require(options.picks_per_step >= 1, "picks_per_step", "an integer >= 1",
                 options.picks_per_step);
+  check.require(options.num_seed == 0 || options.first == "score", "num_seed",
+                "0 where first is 'isolated'", options.num_seed);
 }
 
 Redundancy redundancy_of(const Checker& check, const SelectOptions& options) {

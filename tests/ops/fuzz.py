@@ -110,10 +110,13 @@ class Fuzzed:
             }[name]
         shapes = {
             "x": [*lead, d], "w1": [hidden, d], "b1": [hidden], "w2": [out, hidden], "b2": [out],
-            "directions": [3, d], "metric": [hidden, hidden], "scores": lead, "quality": lead,
+            "directions": [3, d], "scores": lead, "quality": lead,
             "weights": lead, "sizes": lead, "keys": [*lead, out], "tokens": [*lead, out],
             "positions": [*lead, self.draw(st.integers(2, 3)) if name == "positions" else 2],
         }  # fmt: skip
+        if name == "metric":  # symmetric, and no form of it is a difference of large numbers
+            half = self.tensor(hidden, hidden, dtype=torch.float32) / hidden**0.5
+            return (half @ half.T).to(self.dtype)
         if name in shapes:
             return self.tensor(*shapes[name])
         if name in ("must_keep", "valid"):
@@ -176,7 +179,9 @@ def check(call: Fuzzed) -> None:
     picks = [t for t in got if t.dtype == INT64 and op != "compact"]
     for indices in picks:
         check_picks(call, indices)
-    if call.plain and op in ("budget", "merge", "merge_varlen", "frame_change", "compact"):
+    # Few dimensions make equal cosines, among which rounding chooses where a token merges.
+    plain = call.plain and (not op.startswith("merge") or call.out >= 8)
+    if plain and op in ("budget", "merge", "merge_varlen", "frame_change", "compact"):
         for a, b in zip(got, want, strict=True):
             torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2, equal_nan=True)
     if call.plain and got and got[-1].dtype == torch.float32 and "w1" in arguments:

@@ -8,6 +8,7 @@
 #include <torch/headeronly/core/DeviceType.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <cmath>
 #include <cstdint>
 #include <sstream>
 #include <stdexcept>
@@ -22,10 +23,16 @@ namespace zoprune {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+template <typename T>
+const T& shown(const T& value) {
+  return value;
+}
+inline double shown(const double& value) { return value != value ? NAN : value; }  // never "-nan"
+
 template <typename... Args>
 std::string concat(const Args&... args) {
   std::ostringstream text;
-  (text << ... << args);
+  (text << ... << shown(args));
   return text.str();
 }
 
