@@ -1,0 +1,113 @@
+"""The small model, of transformers' own classes, its tokenizer and its prompt.
+
+CLIP tower (width 192, 4 layers, 336 x 336, 576 tokens), two-layer GELU projector, Llama (width 192,
+4 layers). One word is one token; a question is answered with one word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import (
+    CLIPImageProcessor,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from . import tower
+from .questions import VOCABULARY
+from .scenes import SIDE
+
+TOKENS = tower.GRID**2
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "answer:")
+IMAGE = SPECIAL.index("<image>")
+
+
+def word_ids() -> dict[str, int]:
+    return {word: i for i, word in enumerate((*SPECIAL, *VOCABULARY))}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    words = Tokenizer(models.WordLevel(word_ids(), unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+    )
+
+
+def processor() -> LlavaProcessor:
+    images = CLIPImageProcessor(
+        size={"shortest_edge": SIDE},
+        crop_size={"height": SIDE, "width": SIDE},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+    return LlavaProcessor(
+        images,
+        tokenizer(),
+        patch_size=tower.PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+
+
+def prompt(question: str) -> str:
+    return f"<s> <image> {question} answer:"
+
+
+def build() -> LlavaForConditionalGeneration:
+    text = LlamaConfig(
+        vocab_size=len(word_ids()),
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        max_position_embeddings=1024,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=True,
+    )
+    config = LlavaConfig(
+        vision_config=tower.config(),
+        text_config=text,
+        image_token_index=IMAGE,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        projector_hidden_act="gelu",
+    )
+    return LlavaForConditionalGeneration(config)
+
+
+def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
+    model.to(torch.bfloat16).save_pretrained(folder)
+    processor().save_pretrained(folder)
+
+
+def packed(questions: list[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Questions and answers that share one picture.
+
+    Returns words [n], the index [n] at which each one's question begins, and targets [n], -100
+    where no answer follows.
+    """
+    words, starts, targets = [], [], []
+    ids = word_ids()
+    for text, answer in questions:
+        asked = [ids[w] for w in (*text.split(), "answer:")]
+        start = len(words)
+        words += asked
+        starts += [start] * len(asked)
+        targets += [-100] * (len(asked) - 1) + [ids[answer]]
+    return torch.tensor(words), torch.tensor(starts), torch.tensor(targets)
