@@ -57,7 +57,10 @@ def family(request):
     name, options = PROCESSORS.get(case.name, QWEN)
     torch.manual_seed(0)
     model = zoprune.prune(case.build().eval(), 1)
-    return case, model, getattr(transformers, f"{name}ImageProcessor")(**options)
+    try:
+        return case, model, getattr(transformers, f"{name}ImageProcessor")(**options)
+    except ImportError as error:  # torchvision, for some processors of some versions
+        pytest.skip(str(error).strip().splitlines()[0])
 
 
 def photo(width, height, square=True):

@@ -43,6 +43,17 @@ def passes_on(model: nn.Module, name: str) -> bool:
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
+def check_generates_from_embeddings(cls: Any) -> None:
+    """Raise where ``generate`` can be given neither features nor embeddings."""
+    prepare = inspect.signature(cls.prepare_inputs_for_generation).parameters
+    if not FEEDS_FEATURES and "inputs_embeds" not in prepare:
+        raise NotImplementedError(
+            f"zoprune: generate: expected transformers 5.18 or later, or 4.57, for {cls.__name__}, "
+            f"got {transformers.__version__}, whose generate takes no embeddings for it; a call of "
+            "the model itself is pruned"
+        )
+
+
 def unshard(*modules: nn.Module) -> None:
     """Gather what FSDP2 would gather when the modules' own forward begins."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -44,6 +44,7 @@ def generate(model: Any, original: Callable, *args: Any, **kwargs: Any) -> Any:
     has_images = any(arguments.get(n[0]) is not None for n in pruning.family.inputs.values())
     if turn is None and not has_images:
         return original(*args, **kwargs)
+    compat.check_generates_from_embeddings(model.__class__)
     report = None
     token = generating.set(True)
     try:

@@ -37,10 +37,10 @@ class LlavaOnevision(LlavaNext):
             return torch.cat([pooled, newline], dim=1).flatten(0, 1)
 
         groups = torch.arange(frames).repeat_interleave(patches).repeat(videos).float()
-        features = getattr(output, "pooler_output", None)
-        if features is None:  # transformers 4 appends the newline later
+        features = getattr(output, "pooler_output", output)
+        if features.shape[1] * videos < len(arrange(x[:, :1], 0.0)):  # before transformers 5.18
             newline = core.image_newline.expand(videos, 1, -1)
-            features = torch.cat([output, newline.to(output)], dim=1)
+            features = torch.cat([features, newline.to(features)], dim=1)
         return VisualTokens(features, x, arrange, groups, output)
 
     def crops(self, config: Any, inputs: dict[str, Any]) -> list[int]:
