@@ -25,11 +25,12 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
     """
     core = model.model
     names = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_", "video_"))}
-    if V4 and case.name == "llava_onevision-video":
+    if not V5_18 and case.name == "llava_onevision-video":
         layer, strategy = core.config.vision_feature_layer, "full"
         output = core.get_video_features(names["pixel_values_videos"], layer, strategy)
-        newline = core.image_newline.expand(len(output), 1, -1)
-        features = torch.cat([output, newline], 1)
+        features = getattr(output, "pooler_output", output)
+        newline = core.image_newline.expand(len(features), 1, -1)
+        features = torch.cat([features, newline], 1)
     elif V4 and case.deepstack:
         features, deepstack = getattr(core, f"get_{case.modality}_features")(**names)
         deepstack = [layer.split([len(f) for f in features]) for layer in deepstack]
@@ -39,9 +40,6 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
         deepstack = getattr(output, "deepstack_features", None)
         if deepstack is not None and isinstance(deepstack[0], torch.Tensor):
             deepstack = [layer.split([len(f) for f in features]) for layer in deepstack]
-    if case.name == "llava_onevision-video" and not V4 and not V5_18:
-        newline = core.image_newline.expand(len(features), 1, -1)
-        features = torch.cat([features, newline], 1)
     if case.views:
         sizes = [VIEW * views for views in case.views[: len(kept)]]
         features = torch.cat([f.flatten(0, -2) for f in features]).split(sizes)
