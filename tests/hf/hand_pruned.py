@@ -26,8 +26,9 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
     core = model.model
     names = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_", "video_"))}
     if not V5_18 and case.name == "llava_onevision-video":
-        layer, strategy = core.config.vision_feature_layer, "full"
-        output = core.get_video_features(names["pixel_values_videos"], layer, strategy)
+        chosen = {"vision_feature_layer": core.config.vision_feature_layer}
+        chosen["vision_feature_select_strategy"] = "full"
+        output = core.get_video_features(names["pixel_values_videos"], **chosen)
         features = getattr(output, "pooler_output", output)
         newline = core.image_newline.expand(len(features), 1, -1)
         features = torch.cat([features, newline], 1)
