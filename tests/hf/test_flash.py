@@ -11,7 +11,7 @@ from transformers import modeling_flash_attention_utils as utils  # noqa: E402
 
 from tests.hf import flash as hf_flash  # noqa: E402
 from tests.hf.flash import FLASH, attention  # noqa: E402
-from tests.hf.hand_pruned import attends_both_ways  # noqa: E402
+from tests.hf.hand_pruned import V4, V5_18, attends_both_ways  # noqa: E402
 from tests.hf.models import CASES, make, prompt  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,6 +54,8 @@ def test_what_no_sequence_covers_is_not_a_number():
 @torch.no_grad()
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_models_give_what_they_give_with_sdpa(case, monkeypatch):
+    if case.name in ("pixtral", "mistral3") and not V4 and not V5_18:
+        pytest.skip("Pixtral's tower gives something else with flash attention before 5.18")
     hf_flash.install(monkeypatch)
     model = make(case)
     greedy = dict(max_new_tokens=3, do_sample=False)

@@ -129,7 +129,10 @@ def prepare_inputs_for_generation(
         if kwargs.get("next_sequence_length") is not None:
             kwargs["next_sequence_length"] += drafted.shape[1]
     if positions is None or steps is None:
-        return original(input_ids, *args, **kwargs)
+        inputs = original(input_ids, *args, **kwargs)
+        if not first:  # it would grow with the answer and compile a decoding step twice
+            inputs.pop("mm_token_type_ids", None)
+        return inputs
     more = torch.arange(1, input_ids.shape[1] - positions.shape[-1] + 1).to(positions)
     positions = torch.cat([positions, positions[..., -1:] + more], dim=-1)
     kwargs["position_ids"] = positions if positions.dim() == 2 else positions[:, 0]
