@@ -62,7 +62,8 @@ def _transformers(directory: str, argument: str) -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise UsageError("transformers is missing: pip install 'zoprune_kernels[hf]'") from error
+        install = "pip install 'transformers>=4.57' safetensors"
+        raise UsageError(f"transformers is missing: {install}") from error
     return transformers
 
 
