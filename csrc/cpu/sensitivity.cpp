@@ -16,6 +16,9 @@ void taylor_row(int64_t hidden, const float* slope, const float* cubic, const fl
   for (int64_t i = 0; i < hidden; ++i) store(v[i] * slope[i] + v_cubed[i] * cubic[i], out[i]);
 }
 
+// phi is 0 or the identity beyond this |a|, to fp32: there a difference would only cancel.
+constexpr float kBend = 24.0f;
+
 template <typename T>
 void difference_row(Activation activation, float step, int64_t hidden, const float* a,
                     const float* v, T* out) {
@@ -30,7 +33,8 @@ void difference_row(Activation activation, float step, int64_t hidden, const flo
       } else {
         const float plus = expand<decltype(constant)::value>(a[i] + delta).value;
         const float minus = expand<decltype(constant)::value>(a[i] - delta).value;
-        store((plus - minus) * inv_2h, out[i]);
+        const bool straight = std::fabs(a[i]) - std::fabs(delta) > kBend;
+        store(straight ? (a[i] > 0.0f ? v[i] : 0.0f) : (plus - minus) * inv_2h, out[i]);
       }
     }
   });
@@ -53,6 +57,8 @@ void prepare_directions(Activation activation, float step, int64_t begin, int64_
       longest = std::max(longest, std::fabs(delta));
     }
     direct[j] = !never_direct && (always_direct || longest > kSeriesLimit);
+    // Long steps overflow here, and an infinity times the identity's 0 is NaN.
+    if (longest > kSeriesLimit) std::fill_n(v_cubed + j * hidden, hidden, 0.0f);
   }
 }
 

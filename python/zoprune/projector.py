@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoprune_kernels
-from zoprune_kernels.reference import ACTIVATION, DERIVATIVE
+from zoprune_kernels.reference import ACTIVATION, derivative
 
 from . import layers, norms
 from .estimator import Estimator as Estimator
@@ -136,7 +136,7 @@ class Projector:
         tau = (2 - xhat.square().mean(-1)) / channels  # [T, P]
         y = torch.bmm(xhat.to(fold.w1.dtype).transpose(0, 1), fold.w1.transpose(1, 2))  # [P, T, H]
         a = y.float().sum(0) + (0 if fold.b1 is None else fold.b1.float())  # [T, H]
-        g = DERIVATIVE[self.activation](a)
+        g = derivative(self.activation, a)
         total = torch.zeros_like(inverse_sigma[:, 0])  # [T]
         for p in range(patches):
             full = _quadratic_form(g, fold.metric[p])
@@ -148,7 +148,7 @@ class Projector:
         """sqrt(E ||J u||^2) with J = W2 Gamma N diag(g) W1, N = (P - h h^T / H) / sigma."""
         a = F.linear(x.to(fold.w1.dtype), fold.w1, fold.b1).float()  # [T, H]
         h, inverse_sigma = norms.standardised(self.inner_norm, ACTIVATION[self.activation](a))
-        g = DERIVATIVE[self.activation](a)
+        g = derivative(self.activation, a)
         v = F.linear(h.to(fold.gram.dtype), fold.gram).float()
         q = F.linear((g * h).to(fold.covariance.dtype), fold.covariance).float()
         hidden = h.shape[1]

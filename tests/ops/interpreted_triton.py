@@ -81,6 +81,18 @@ def test_sensitivity(dtype, activation):
         assert relative_error(got, truth) < TOLERANCE[dtype], step
 
 
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "quick_gelu", "silu"])
+def test_large_activations_do_not_cancel(activation):
+    p, u = projector(9, d=40, hidden=72, out=70, bias=False), directions(2, 40)
+    exact = p.double()
+    for size in (1e7, 1e30):
+        got = ops.sensitivity(p.x * size, *p.layers[1:4], u, step=1.0, activation=activation)
+        truth = reference.sensitivity(
+            exact.x * size, *exact.layers[1:4], u.double(), step=0, activation=activation
+        )
+        assert relative_error(got, truth) < TOLERANCE[torch.float32]
+
+
 @pytest.mark.parametrize("dtype, activation", KINDS)
 def test_expected_sensitivity(dtype, activation):
     p = projector(33, d=40, hidden=150, out=70, dtype=dtype)  # M has 3 x 3 squares

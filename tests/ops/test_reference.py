@@ -21,7 +21,7 @@ def test_derivative_is_the_activations_derivative(activation):
     a = torch.linspace(-9, 9, 1001, dtype=torch.float64).requires_grad_()
     (gradient,) = torch.autograd.grad(reference.ACTIVATION[activation](a).sum(), a)
     torch.testing.assert_close(
-        reference.DERIVATIVE[activation](a), gradient, rtol=1e-12, atol=1e-14
+        reference.derivative(activation, a), gradient, rtol=1e-12, atol=1e-14
     )
 
 

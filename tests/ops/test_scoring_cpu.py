@@ -125,6 +125,38 @@ def test_steps_of_all_magnitudes(step, activation):
     assert relative_error(again, expected) <= 2e-5
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS[:4])
+@pytest.mark.parametrize("size", [1e3, 1e7, 1e12, 1e30])
+def test_large_activations_do_not_cancel(size, activation):
+    """There phi is 0 or the identity: a score is the mean norm of W2 v over the open units."""
+    p = projector(33, bias=False)
+    x, directions = torch.sign(p.x) * size, OPS.directions(5, 32)
+    p.w1[:] = torch.eye(64, 32) + torch.eye(64, 32).roll(32, 0)  # a is x, twice
+    v = directions.double() @ p.w1.double().T
+    opened = (x @ p.w1.T > 0).double()
+    changes = (opened[:, None] * v) @ p.w2.double().T  # [N, m, D]
+    expected = changes.norm(dim=-1).mean(1)
+    metric = OPS.fold_metric(p.w1, p.w2, directions)
+    root_mean_square = changes.square().sum(-1).mean(1).sqrt()
+    for ops in (OPS, fallback):
+        for step in (0.0, 0.01, 1.0, 100.0):
+            options = {"step": step, "activation": activation}
+            scores = ops.sensitivity(x, p.w1, None, p.w2, directions, **options)
+            assert relative_error(scores, expected) <= 1e-5, step
+        scores = ops.expected_sensitivity(x, p.w1, None, metric, activation=activation)
+        assert relative_error(scores, root_mean_square) <= 1e-5
+
+
+def test_the_longest_step_of_a_linear_projector():
+    p, directions = projector(3), OPS.directions(3, 32) * 100
+    for ops in (OPS, fallback):
+        scores = [
+            ops.sensitivity(*p.layers[:4], directions, step=step, activation="identity")
+            for step in (0.0, 1e18)
+        ]
+        assert torch.equal(*scores) and scores[0].isfinite().all()
+
+
 def images(dtype: torch.dtype, hidden: int = 64):
     """Three equal images, the operators that score or prune them, and their packed form."""
     p = projector(3, 70, hidden=hidden, out=1030 if hidden > 1000 else 48, dtype=dtype)

@@ -10,7 +10,7 @@ from .expected_sensitivity import expected_sensitivity as expected_sensitivity
 from .fold_metric import fold_metric as fold_metric
 from .frame_change import frame_change as frame_change
 from .layers import ACTIVATION as ACTIVATION
-from .layers import DERIVATIVE as DERIVATIVE
+from .layers import derivative as derivative
 from .layers import project as project
 from .merge import merge as merge
 from .merge_bipartite import merge_bipartite as merge_bipartite

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _TANH_SCALE, _TANH_CUBIC = math.sqrt(2 / math.pi), 0.044715
+_BENDS = 200  # no derivative changes beyond this |a|, whose powers may overflow
 
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -39,7 +40,7 @@ def _silu_derivative(a: Tensor, scale: float = 1.0) -> Tensor:
     return s * (1 + scale * a * (1 - s))
 
 
-DERIVATIVE: dict[str, Callable[[Tensor], Tensor]] = {
+_DERIVATIVE: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": _gelu_derivative,
     "gelu_tanh": _gelu_tanh_derivative,
     "quick_gelu": lambda a: _silu_derivative(a, 1.702),
@@ -51,7 +52,7 @@ DERIVATIVE: dict[str, Callable[[Tensor], Tensor]] = {
 
 def derivative(activation: str, a: Tensor) -> Tensor:
     """phi'(a); NaN where a is not finite: such a token has no score."""
-    return DERIVATIVE[activation](a) + (a - a)
+    return _DERIVATIVE[activation](a.clamp(-_BENDS, _BENDS)) + (a - a)
 
 
 def project(

@@ -120,15 +120,14 @@ class Suppression:
         return State(self.score, self.score, self.margin)
 
     def pick(self, rows: Tensor, pick: Tensor) -> None:
-        options = self.options
+        options, radius2 = self.options, self.options.radius * self.options.radius
         cosine, distance2 = torch.ones_like(self.score), torch.zeros_like(self.score)
         if self.z is not None:
             cosine = (self.z @ self.z[rows, pick][:, :, None])[:, :, 0].clamp(-1, 1)
         if self.positions is not None:
             distance2 = (self.positions - self.positions[rows, pick][:, None]).square().sum(-1)
         if options.rule == "hard":
-            away = distance2 - options.radius**2
-            away = torch.where(away > 0, away, -math.inf)  # at the radius is near
+            away = torch.where(distance2 <= radius2, -math.inf, distance2 - radius2)
             if self.z is not None:  # at the threshold is not above it
                 away = torch.maximum(away, options.threshold - cosine)
             self.margin = torch.minimum(self.margin, away.nan_to_num(nan=math.inf))
@@ -142,7 +141,7 @@ class Suppression:
         else:
             closeness = closeness * torch.exp(-(1 - cosine) / options.sigma_similarity)
             lowered = self.score - options.strength * closeness
-        near = (distance2 <= options.radius**2) & (closeness > 0)
+        near = (distance2 <= radius2) & (closeness > 0)
         self.score = torch.where(near, lowered, self.score)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import zoprune_kernels
-from zoprune_kernels.reference import DERIVATIVE
+from zoprune_kernels.reference import derivative
 
 from .layout import ACTIVATIONS, Layers
 from .options import Options
@@ -199,7 +199,7 @@ class Scorer:
         a = y.float().sum(0)  # [T, H]
         if self.shift is not None:
             a = a + self.shift.float()
-        g = DERIVATIVE[self.activation](a)
+        g = derivative(self.activation, a)
         total = torch.zeros_like(inverse_sigma[:, 0])  # [T]
         for p in range(patches):
             whole = _quadratic_form(g, self.folded["metric"][p])
