@@ -1,5 +1,6 @@
 """The native library loads, reports itself and obeys the environment; its directions are exact."""
 
+import importlib
 import importlib.util
 import math
 import os
@@ -295,3 +296,30 @@ def test_links_of_the_long_description_are_absolute():
     assert [t for t in targets if not re.match(r"https?://|#", t)] == []
     for target in re.findall(r"/(?:blob|raw)/main/([^)#\s]+)", run.stdout):
         assert (ROOT / target).exists(), target
+
+
+@needs_sources
+@pytest.mark.skipif(not (shutil.which("g++") and shutil.which("readelf")), reason="no g++")
+@pytest.mark.skipif(not _native.LIBRARY.exists(), reason="the native library is not built")
+def test_wheels_can_be_linked_for_older_systems(tmp_path):
+    """What the library needs of libc and libstdc++ is in manylinux_2_28's, or in baseline.cpp."""
+    baseline = importlib.import_module("release.baseline")
+    ours = tmp_path / "baseline.o"
+    subprocess.run(
+        ["g++", "-std=c++17", "-c", ROOT / "csrc" / "baseline.cpp", "-o", ours], check=True
+    )
+    table = ["readelf", "-W", "--symbols", ours]
+    listing = subprocess.run(table, capture_output=True, text=True, check=True).stdout
+    known = set(re.findall(r" (?:GLOBAL|WEAK) +\w+ +\w+ (\w+)$", listing, re.M))
+    for name in ("libc.so.6", "libm.so.6", "libstdc++.so.6", "ld-linux-x86-64.so.2"):
+        found = subprocess.run(
+            ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        )
+        known |= baseline.symbols(found.stdout.strip()).keys()
+    table = ["readelf", "-W", "--dyn-syms", _native.LIBRARY]
+    listing = subprocess.run(table, capture_output=True, text=True, check=True).stdout
+    families = "|".join(baseline.BASELINE)
+    needed = re.findall(rf" UND (\S+?)@(?:{families})_[\d.]+", listing)
+    assert needed
+    missing = sorted(set(needed) - known)
+    assert not missing

@@ -6,27 +6,36 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <new>
+#include <optional>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "bindings/common/checks.h"
 
 namespace zoprune {
 
-// torch's threads; what a task throws is thrown again here.
+// torch's threads; what a task throws is thrown again here. (std::exception_ptr would need the
+// libstdc++ of gcc 11.)
 template <typename F>
 void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& task) {
-  std::exception_ptr failure;
+  std::optional<std::string> failure;
+  bool out_of_memory = false;
   std::mutex mutex;
   torch::stable::parallel_for(begin, end, grain, [&](int64_t first, int64_t last) {
     try {
       task(first, last);
-    } catch (...) {
+    } catch (const std::bad_alloc&) {
       const std::lock_guard<std::mutex> lock(mutex);
-      failure = std::current_exception();
+      out_of_memory = true;
+    } catch (const std::exception& error) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      failure = error.what();
     }
   });
-  if (failure) std::rethrow_exception(failure);
+  if (failure) throw std::runtime_error(*failure);
+  if (out_of_memory) throw std::bad_alloc();
 }
 
 // A new tensor on the CPU, or an error that says how much memory was missing for what.
