@@ -1,15 +1,13 @@
-"""The demo: stand-ins, the comparison, pictures, and the command with good and bad input."""
+"""The demo: stand-ins, the comparison, pictures, progress. The command: tests/test_cli.py."""
 
 import io
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from zoprune.cli import comparison, main, photo, pictures, standins
+from zoprune.cli import comparison, options, photo, pictures, standins
 from zoprune.cli.progress import Progress
 
 import zoprune_kernels
@@ -65,20 +63,20 @@ def test_projector_is_seeded():
 # -- comparison -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["sads", "maxmin", "topk", "random"])
+@pytest.mark.parametrize("method", options.METHODS)
 def test_paper_literal_is_the_reference(tokens, method):
     projector = standins.random_projector(0, torch.float32, hidden=64, output=48)
     directions = zoprune_kernels.directions(5, 1024, seed=3)
-    options = {"method": method, "seed": 3}
+    choice = {"method": method, "seed": 3}
     exact = standins.StandIn(*(weight.double() for weight in projector))
     x, u = tokens.double(), directions.double()
     seen = []
-    kept, scores = comparison.paper_literal(x, exact, u, 17, progress=seen.append, **options)
+    kept, scores = comparison.paper_literal(x, exact, u, 17, progress=seen.append, **choice)
     truth = reference.paper_sensitivity(x, *exact[:3], u)
     torch.testing.assert_close(scores, truth.float(), rtol=1e-6, atol=0)
     assert seen == [1, 2, 3, 4, 5]
     ours, _ = zoprune_kernels.score_and_select(
-        tokens, *projector, 17, directions=directions, **options
+        tokens, *projector, 17, directions=directions, **choice
     )
     assert torch.equal(kept, ours)
 
@@ -96,14 +94,48 @@ def test_spearman():
 # -- pictures -------------------------------------------------------------------------------------
 
 
+def cells(image, grid, patch):
+    """uint8 [rows, columns, patch, patch, 3]."""
+    pixels = np.asarray(image).reshape(grid[0], patch, grid[1], patch, 3)
+    return pixels.swapaxes(1, 2).astype(int)
+
+
 def test_kept_patches_keep_their_colors_and_dropped_ones_lose_them():
     red = Image.new("RGB", (30, 20), (200, 0, 0))
-    image = np.asarray(pictures.kept_patches(red, [0, 4], (2, 3), 10)).astype(int)
-    assert image.shape == (20, 30, 3)
-    spread = image.max(axis=2) - image.min(axis=2)
-    in_color = (spread > 100).reshape(2, 10, 3, 10).all(axis=(1, 3))
+    parts = cells(pictures.kept_patches(red, [0, 4], (2, 3), 10), (2, 3), 10)
+    inside = parts[:, :, 1:-1, 1:-1]  # a frame of one pixel
+    spread = inside.max(axis=4) - inside.min(axis=4)
+    in_color = (spread > 100).all(axis=(2, 3))
     assert in_color.tolist() == [[True, False, False], [False, True, False]]
-    assert (spread.reshape(2, 10, 3, 10).max(axis=(1, 3))[~in_color] < 10).all()
+    assert (spread.max(axis=(2, 3))[~in_color] < 10).all()
+
+
+@pytest.mark.parametrize("patch", [3, 10, 25, 64])
+@pytest.mark.parametrize("color", ["white", "black", "#fbfaf7"])
+def test_kept_patches_are_framed_whatever_their_color(patch, color):
+    photo = Image.new("RGB", (30, 20), color)
+    kept, both = [1, 5], [5]
+    parts = cells(pictures.kept_patches(photo, kept, (2, 3), patch, marked=both), (2, 3), patch)
+    border = np.stack([parts[:, :, 0], parts[:, :, -1], parts[:, :, :, 0], parts[:, :, :, -1]])
+    dark = (border.sum(axis=4) < 360).all(axis=(0, 3)).reshape(-1)
+    assert dark.nonzero()[0].tolist() == kept
+    blue = (border[..., 2] > border[..., 0] + 100).all(axis=(0, 3)).reshape(-1)
+    assert blue.nonzero()[0].tolist() == both
+
+
+def test_nothing_is_framed_where_nothing_was_dropped():
+    photo = Image.new("RGB", (30, 20), "white")
+    assert np.asarray(pictures.kept_patches(photo, range(6), (2, 3), 10)).min() == 255
+
+
+def test_a_long_title_and_text_stay_on_the_sheet():
+    panel = pictures.Panel("All", "1 s", Image.new("RGB", (200, 100)), text="word " * 40)
+    short = pictures.Panel("All", "1 s", Image.new("RGB", (200, 100)))
+    sheets = [pictures.sheet("word " * 30, "", [p], "", 1) for p in (panel, short)]
+    assert sheets[0].height > sheets[1].height + 400
+    for sheet in sheets:
+        margin = np.asarray(sheet)[:, -40:]
+        assert (margin == margin[0, 0]).all()
 
 
 def test_colormap_is_perceptually_uniform():
@@ -119,71 +151,7 @@ def test_equal_scores_make_a_map():
     assert image.size == (12, 12)
 
 
-# -- the command ----------------------------------------------------------------------------------
-
-
-def test_writes_a_picture_and_a_table(coffee, tmp_path, capsys):
-    out = tmp_path / "kept.png"
-    source = tmp_path / "photo.jpg"
-    coffee.save(source, quality=95)
-    assert main(["demo", str(source), "--directions", "1", "--keep", "9", "--out", str(out)]) == 0
-    with Image.open(out) as picture:
-        picture.load()
-        assert picture.format == "PNG" and picture.width > 1900 and picture.height > 1500
-    printed = capsys.readouterr().out
-    assert "9 of 576 visual tokens of photo.jpg" in printed
-    assert "No pretrained weights" in printed
-    for method in ("paper-literal", "rewritten, m = 1", "closed form"):
-        assert f"\n  {method} " in printed
-    rewritten = next(line for line in printed.splitlines() if "rewritten" in line)
-    assert "9 of 9" in rewritten and rewritten.endswith("1.0000")
-
-
-def bad_input(tmp_path):
-    text = tmp_path / "notes.txt"
-    text.write_text("not an image")
-    return {
-        "missing file": (["nowhere.jpg"], "photo: expected an image file, got 'nowhere.jpg'"),
-        "folder": ([str(tmp_path)], "which is not a file"),
-        "not an image": ([str(text)], "is not a readable image"),
-        "keep 0": (["--keep", "0"], "--keep: expected a number from 1 to 576, got 0"),
-        "keep 577": (["--keep", "577"], "--keep: expected a number from 1 to 576, got 577"),
-        "directions": (["--directions", "0"], "--directions: expected a number from 1"),
-        "seed": (["--seed", "-1"], "--seed: expected a number from 0"),
-        "not a png": (["--out", "kept.jpg"], "--out: expected a file name ending in .png"),
-        "no folder": (["--out", "no/where.png"], "--out: expected an existing folder, got 'no'"),
-        "out is a folder": (["--out", str(tmp_path / "dir.png")], "a file that can be written"),
-    }
-
-
-def test_bad_input_exits_with_2_and_says_why(tmp_path, capsys):
-    (tmp_path / "dir.png").mkdir()
-    for case, (arguments, message) in bad_input(tmp_path).items():
-        assert main(["demo", *arguments]) == 2, case
-        captured = capsys.readouterr()
-        assert captured.out == "" and captured.err.startswith("zoprune demo: error: "), case
-        assert message in captured.err, case
-
-
-@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["demo", "--method", "best"]])
-def test_bad_usage_exits_with_2(arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    assert "usage: zoprune" in capsys.readouterr().err
-
-
-def test_import_and_help_need_no_optional_package():
-    code = (
-        "import sys; sys.modules.update(PIL=None, skimage=None, transformers=None, torch=None)\n"
-        "from zoprune.cli import main\n"
-        "assert main(['demo']) == 2\n"
-        "sys.argv[0] = 'zoprune'; main(['demo', '--help'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "the demo needs PIL.Image: pip install pillow" in done.stderr
-    assert "No pretrained weights are involved" in done.stdout
+# -- progress -------------------------------------------------------------------------------------
 
 
 class Stream(io.StringIO):

@@ -15,7 +15,8 @@ from . import _native, backend
 from .operators import OPERATORS
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """Of an installed package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -38,14 +39,15 @@ def _gpus() -> str:
     return ", ".join(f"{gpu.name} (sm_{gpu.major}{gpu.minor})" for gpu in properties)
 
 
-def _facts() -> list[tuple[str, str]]:
+def facts() -> list[tuple[str, str]]:
+    """What is installed, as (name, value); names of the native library's parts are indented."""
     build = _native.build_info()
     cuda = f"{build['cuda']} for sm_{build['cuda_archs']}" if build.get("cuda") else "not compiled"
     return [
-        ("zoprune_kernels", _version("zoprune_kernels")),
+        ("zoprune_kernels", version("zoprune_kernels")),
         ("python", platform.python_version()),
         ("torch", torch.__version__),
-        ("triton", _version("triton")),
+        ("triton", version("triton")),
         ("native library", backend.native_error or "loaded"),
         ("  built with torch", build.get("torch", "not built")),
         ("  compiler", build.get("compiler", "not built")),
@@ -68,14 +70,19 @@ def _choice(op: str, device: str) -> tuple[str, str]:
     return "error", "; ".join(passed_over)
 
 
+def choices() -> list[dict[str, str]]:
+    """For every operator and device type the backend that would run, and why no faster one."""
+    keys = ("operator", "device", "backend", "why_not_faster")
+    pairs = [(op, device) for op in OPERATORS for device in backend.PREFERENCE]
+    return [dict(zip(keys, (*pair, *_choice(*pair)), strict=True)) for pair in pairs]
+
+
 def report() -> str:
     """The whole report, as printed by ``python -m zoprune_kernels.info``."""
-    lines = [f"{name:26}{value}" for name, value in _facts()]
+    lines = [f"{name:26}{value}" for name, value in facts()]
     lines += ["", f"{'operator':28}{'device':8}{'backend':11}why not a faster one"]
-    for op in OPERATORS:
-        for device in backend.PREFERENCE:
-            name, reasons = _choice(op, device)
-            lines.append(f"{op:28}{device:8}{name:11}{reasons}".rstrip())
+    for op, device, name, reasons in map(dict.values, choices()):
+        lines.append(f"{op:28}{device:8}{name:11}{reasons}".rstrip())
     return "\n".join(lines)
 
 

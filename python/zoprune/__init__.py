@@ -1,4 +1,10 @@
-"""Model-level visual token pruning on top of ``zoprune_kernels``."""
+"""Model-level visual token pruning on top of ``zoprune_kernels``.
+
+Example::
+
+    model = zoprune.prune(model, keep=64)  # a Hugging Face model; generate() as before
+    print(zoprune.report(model))  # after a call: 64 of 576
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -9,6 +15,7 @@ if TYPE_CHECKING:
     from .hf.prune import prune, restore
     from .module import PrunedProjector
 
+__version__ = "0.1.0"
 __all__ = ["PrunedProjector", "keep", "prune", "report", "restore"]
 
 _MODULES = {
@@ -27,3 +34,8 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """What ``zoprune.<Tab>`` offers."""
+    return [*__all__, "__version__"]

@@ -10,33 +10,46 @@ The modules import what is slow or optional inside ``run``, so that ``--help`` a
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from . import demo, inspect
+from .. import __version__
+from . import demo, info, inspect
 from .errors import UsageError
 
-COMMANDS: dict[str, ModuleType] = {"demo": demo, "inspect": inspect}
+COMMANDS: dict[str, ModuleType] = {"demo": demo, "inspect": inspect, "info": info}
+CLOSED_PIPE = 128 + 13  # what a shell reports for a process that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``zoprune`` with these arguments; 0 is success, 2 bad input, 130 an interruption."""
+    """Run ``zoprune`` with these arguments.
+
+    0 is success, 2 bad input, 130 an interruption, 141 a reader that went away (``| head``).
+    """
     args = _parser().parse_args(argv)
     try:
-        return args.run(args)
+        status = args.run(args)
+        sys.stdout.flush()
+        return status
     except UsageError as error:
         print(f"zoprune {args.command}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nzoprune {args.command}: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # What is left in the buffer would raise once more when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="zoprune", description="Keep the visual tokens that matter, drop the rest."
     )
+    parser.add_argument("--version", action="version", version=f"zoprune {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         command = commands.add_parser(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zoprune_kernels import reference
+from zoprune_kernels.methods import Selection
 
 from .standins import StandIn
 
@@ -59,7 +60,10 @@ def paper_literal(
         total += difference.float().norm(dim=-1) / (2 * STEP)
         progress(done)
     scores = total / directions.shape[0]
-    return reference.select(scores, projector(x), keep, method=method, seed=seed), scores
+    selection = Selection({"method": method})
+    seeded = {"seed": seed} if method == "random" else {}
+    select = getattr(reference, selection.method.operator)
+    return select(scores, projector(x), keep, **selection.arguments, **seeded), scores
 
 
 def timed(name: str, call: Callable[[], tuple[Tensor, Tensor]], repeats: int = 1) -> Outcome:

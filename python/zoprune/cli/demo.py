@@ -1,18 +1,19 @@
 """Prune a photograph's visual tokens and draw what was kept.
 
 Cuts the photo into 576 patches (336 x 336 pixels, LLaVA-1.5's geometry), keeps the most useful
-ones three ways, prints how long each took and how far they agree, and writes one picture: the
+ones in two ways, prints how long each took and how far they agree, and writes one picture: the
 photo, the sensitivity map and the patches that each way keeps.
 
-  paper-literal   ZOO-Prune (arXiv 2509.24837) as written, in plain PyTorch
+  paper-literal   ZOO-Prune (arXiv 2509.24837) as written, in plain PyTorch; with --literal only:
+                  it takes a minute where the others take less than a second
   rewritten       the same score, differenced before the projector's second layer
   closed form     the root mean square over all directions, with no sampling
 
 No pretrained weights are involved: a fixed descriptor of the pixels stands in for the vision
 tower, and random weights of LLaVA-1.5's shape (1024 -> 4096 -> 4096) for the projector.
 
-With --model DIR, a Hugging Face checkpoint answers the --prompt with all visual tokens and with
---keep of them instead: both answers, the times, and a picture of what was kept.
+With --model, a Hugging Face checkpoint answers the --prompt with all visual tokens and with --keep
+of them instead: the answers, the times, and a picture of what was kept.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import photo as photos
-from .errors import UsageError, require
+from .errors import UsageError, need
+from .options import KEEP, METHODS, add_json, budget, print_json, within
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "prune a photograph's visual tokens and draw what was kept"
 LITERAL = "paper-literal"
+TOKENS = 576
 PROMPT = "What is in the picture?"
 PATCH_PIXELS = 25  # of the picture
 
@@ -42,7 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "photo", nargs="?", help=f"an image file (default: scikit-image's '{photos.DEFAULT}')"
     )
-    parser.add_argument("--model", metavar="DIR", help="a checkpoint that answers the prompt")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="a checkpoint that answers the prompt: a directory, or a name on the hub",
+    )
     parser.add_argument(
         "--prompt", metavar="TEXT", help=f"with --model (default: {PROMPT})", default=PROMPT
     )
@@ -54,7 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --model, length of an answer, at most (default: 60)",
     )
     parser.add_argument(
-        "--keep", type=int, default=64, metavar="K", help="tokens to keep (default: 64, of 576)"
+        "--keep",
+        default="64",
+        metavar="K",
+        help=f"tokens to keep: {KEEP}; with --model also several, 64,16; default: 64",
+    )
+    parser.add_argument(
+        "--per",
+        metavar="UNIT",
+        help="with --model, what --keep counts over: image, call, or the model's crop or frame "
+        "(default: image)",
     )
     parser.add_argument(
         "--out", default="kept.png", metavar="PNG", help="the picture (default: kept.png)"
@@ -62,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         default="sads",
-        choices=("sads", "maxmin", "topk", "random"),
+        choices=METHODS,
         help="how tokens are chosen from their scores (default: sads, the paper's)",
     )
     parser.add_argument(
@@ -82,54 +98,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the projector and the directions (default: 0)"
     )
     parser.add_argument(
-        "--no-literal", action="store_true", help="skip the paper-literal form, which is slow"
+        "--literal", action="store_true", help="also run the paper-literal form, which is slow"
     )
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison and write the picture; returns 0."""
     _check(args)
     if args.model:
+        need("--model", "demo,hf", "numpy", "PIL", "transformers", "safetensors")
         from . import model_demo
 
         return model_demo.run(args)
     args.dtype = args.dtype or "float32"
-    photo = photos.load_photo(args.photo)
-    for package in ("numpy", "torch"):
-        require(package, package, "the demo")
+    whole = photos.open_photo(args.photo)
+    photo = photos.centre(whole, 1, 1)
+    need("the demo", "demo", "numpy", "torch")
 
     name = Path(args.photo).name if args.photo else f"{photos.DEFAULT} (scikit-image)"
-    print(f"Keeping {args.keep} of 576 visual tokens of {name}")
-    print("No pretrained weights: a descriptor of the pixels and a projector with random weights")
-    print("of LLaVA-1.5's shape (1024 -> 4096 -> 4096) stand in for a model's.\n", flush=True)
+    cut = photos.crop_note(whole, photo)
+    if not args.json:
+        print(
+            f"Keeping {args.keep} of {TOKENS} visual tokens of {name}",
+            *filter(None, [cut]),
+            sep="\n",
+        )
+        print(
+            "No pretrained weights: a descriptor of the pixels and a projector with random weights"
+        )
+        print("of LLaVA-1.5's shape (1024 -> 4096 -> 4096) stand in for a model's.\n", flush=True)
     outcomes, truth = _outcomes(args, photo)
     setting = _setting(args)
-    print(f"\n{_table(outcomes, truth)}\n\n{setting}", flush=True)
+    if not args.json:
+        print(f"\n{_table(outcomes, truth)}\n\n{setting}", flush=True)
 
     picture = _picture(photo, outcomes, truth, args.keep, setting)
-    try:
-        picture.save(args.out, optimize=True)
-    except OSError as error:
-        raise UsageError(f"--out: cannot write '{args.out}': {error}") from error
-    print(f"Wrote {args.out} ({picture.width} x {picture.height} pixels)")
+    save(picture, args.out)
+    if args.json:
+        print_json(_facts(args, whole, photo, outcomes, truth))
+    else:
+        print(f"Wrote {args.out} ({picture.width} x {picture.height} pixels)")
     return 0
+
+
+def save(picture: Image, out: str) -> None:
+    try:
+        picture.save(out, optimize=True)
+    except OSError as error:
+        raise UsageError(f"--out: cannot write '{out}': {error}") from error
 
 
 def _check(args: argparse.Namespace) -> None:
     """All that can be known before the work starts."""
-    for argument, value, least, most in (
-        ("--keep", args.keep, 1, 2**31 if args.model else 576),
-        ("--max-new-tokens", args.max_new_tokens, 1, 65536),
-        ("--directions", args.directions, 1, 65536),
-        ("--seed", args.seed, 0, 2**63 - 1),
-    ):
-        if not least <= value <= most:
-            raise UsageError(f"{argument}: expected a number from {least} to {most}, got {value}")
+    args.keeps = [budget(k, None if args.model else TOKENS) for k in args.keep.split(",")]
+    if len(args.keeps) > 1 and not args.model:
+        raise UsageError(f"--keep: expected one budget without --model, got '{args.keep}'")
+    if not args.model:
+        keep = args.keeps[0]
+        args.keep = keep if isinstance(keep, int) else max(round(keep * TOKENS), 1)
+    within("--max-new-tokens", args.max_new_tokens, 1, 65536)
+    within("--directions", args.directions, 1, 65536)
+    within("--seed", args.seed, 0, 2**63 - 1)
     for argument, given, with_model in (
         ("--directions", args.directions != 64, False),
         ("--seed", args.seed != 0, False),
-        ("--no-literal", args.no_literal, False),
+        ("--literal", args.literal, False),
         ("--prompt", args.prompt != PROMPT, True),
+        ("--per", args.per is not None, True),
     ):
         if given and with_model != bool(args.model):
             raise UsageError(f"{argument}: expected it {'' if with_model else 'not '}with --model")
@@ -140,6 +176,39 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--out: expected an existing folder, got '{out.parent}'")
     if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
         raise UsageError(f"--out: expected a file that can be written, got '{out}'")
+
+
+def _facts(
+    args: argparse.Namespace, whole: Image, photo: Image, outcomes: list[Outcome], truth: Outcome
+) -> dict[str, Any]:
+    """What the table says, as an object for ``--json``."""
+    from .comparison import agreement
+
+    methods = []
+    for outcome in outcomes:
+        agree = agreement(outcome, truth)
+        methods.append(
+            {
+                "name": outcome.name,
+                "seconds": outcome.seconds,
+                "kept": outcome.indices.tolist(),
+                "same_tokens": agree.same,
+                "spearman": agree.spearman,
+            }
+        )
+    return {
+        "photo": args.photo or photos.DEFAULT,
+        "size": whole.size,
+        "cropped_to": photo.size,
+        "weights": "random stand-ins",
+        "tokens": TOKENS,
+        "keep": args.keep,
+        "method": args.method,
+        "compared_with": truth.name,
+        "outcomes": methods,
+        "setting": _setting(args),
+        "picture": args.out,
+    }
 
 
 def _outcomes(args: argparse.Namespace, photo: Image) -> tuple[list[Outcome], Outcome]:
@@ -194,7 +263,7 @@ def _outcomes(args: argparse.Namespace, photo: Image) -> tuple[list[Outcome], Ou
         )
         step.finish(f"{_duration(truth.seconds)}, to compare with")
 
-    if not args.no_literal:
+    if args.literal:
         step = Progress(f"{LITERAL}, m = {m}", m)
         literal = timed(
             LITERAL,
@@ -233,8 +302,9 @@ def _setting(args: argparse.Namespace) -> str:
     from .comparison import STEP
 
     return (
-        f"576 tokens, projector 1024 -> 4096 -> 4096 (GELU), m = {args.directions} directions, "
-        f"h = {STEP}, {args.dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        f"{TOKENS} tokens, projector 1024 -> 4096 -> 4096 (GELU), m = {args.directions} "
+        f"directions, h = {STEP}, {args.dtype}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}"
     )
 
 
@@ -280,7 +350,7 @@ def _picture(
         image = pictures.kept_patches(photo, kept, grid, PATCH_PIXELS, marked=others)
         panels.append(pictures.Panel(outcome.name.capitalize(), caption, image))
     sheet = pictures.sheet(
-        f"{keep} of 576 visual tokens",
+        f"{keep} of {TOKENS} tokens, by a random stand-in",
         "ZOO-Prune keeps the tokens that the projector is most sensitive to "
         "and that differ most from each other.",
         panels,

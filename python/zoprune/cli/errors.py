@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+
+# What pip calls the packages that are imported by another name.
+_ON_THE_INDEX = {"PIL": "pillow", "skimage": "scikit-image"}
 
 
 class UsageError(Exception):
     """Bad input: the command line prints the message and exits with status 2."""
 
 
-def require(module: str, install: str, purpose: str) -> ModuleType:
-    """Import an optional package, or say which one to install and what it is for."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(f"{purpose} needs {module}: pip install {install}") from error
+def need(purpose: str, extra: str, *modules: str) -> None:
+    """Import optional packages, or say in one message which ones to install and what for."""
+    missing, broken = [], []
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            missing.append(_ON_THE_INDEX.get(error.name or module, error.name or module))
+        except ImportError as error:  # it is there, and does not fit what it is built on
+            broken.append(f"{module} ({first_line(error)})")
+    if missing:
+        names = list(dict.fromkeys(missing))
+        raise UsageError(
+            f"{purpose} needs {_listed(names)}: pip install {' '.join(names)} "
+            f"(zoprune_kernels[{extra}])"
+        )
+    if broken:
+        raise UsageError(f"{purpose} needs what is here but cannot be imported: {_listed(broken)}")
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

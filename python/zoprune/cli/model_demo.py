@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from .. import budgets
 from ..calls import report
 from ..hf.families import family_of
-from ..hf.prune import prune
+from ..hf.prune import prune, restore
+from . import overlay, pictures
 from . import photo as photos
-from .errors import UsageError
+from .demo import save
+from .errors import UsageError, first_line
+from .options import print_json
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIDE = 900  # pixels, about, of each panel
 
 
 @dataclass
 class Answer:
-    """What ``generate`` returned and how long it took."""
+    """What ``generate`` returned with a budget, and how long it took."""
 
-    ids: Tensor  # [n]
+    text: str
     first: float  # seconds to the first token
     seconds: float
+    tokens: int = 0  # visual tokens of the photo
+    kept: Any = None  # Tensor [k] int64, those of them that the model saw
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print both answers and write the picture; returns 0."""
+    """Print the answers and write the picture; returns 0."""
     from .checkpoint import load, question
 
     photo = photos.open_photo(args.photo)
@@ -37,30 +50,67 @@ def run(args: argparse.Namespace) -> int:
     inputs = question(model, processor, photo, args.prompt)
     try:
         family_of(model)
-    except TypeError as error:
-        raise UsageError(str(error).removeprefix("zoprune: ")) from error
-    full = _answer("unpruned", model, inputs, args.max_new_tokens)
-    prune(model, args.keep, method=args.method)
-    pruned = _answer("pruned", model, inputs, args.max_new_tokens)
-    kept = report(model)
-    print(f"\n{_table(full, pruned, sum(kept.tokens), sum(map(len, kept.kept)))}\n")
-    for name, answer in (("Unpruned", full), ("Pruned", pruned)):
-        print(f"{name}: {processor.decode(answer.ids, skip_special_tokens=True).strip()}\n")
-    picture = kept.picture(0, processor)
-    picture.save(args.out)
+        prune(model, args.keeps[0], per=args.per or "image", method=args.method)
+    except (TypeError, ValueError) as error:
+        raise UsageError(first_line(error).removeprefix("zoprune: ")) from error
+    answers = []
+    for keep in args.keeps:
+        with budgets.keep(keep):
+            answer = _answer(f"keep {keep}", model, processor, inputs, args.max_new_tokens)
+        seen = report(model)
+        answers.append(replace(answer, tokens=seen.tokens[0], kept=seen.kept[0]))
+    views, tokens = report(model).views[0], answers[0].tokens
+    full = _answer("unpruned", restore(model), processor, inputs, args.max_new_tokens)
+    answers.insert(0, replace(full, tokens=tokens, kept=torch.arange(tokens)))
+    cut = _crop(processor, photo)
+    picture = draw(args.prompt, answers, views, processor, cut)
+    save(picture, args.out)
+    if args.json:
+        print_json(_facts(args, model, photo, answers, cut))
+        return 0
+    print("".join(f"{line}\n" for line in ([cut] if cut else [])) + f"\n{_table(answers)}\n")
+    for answer in answers:
+        print(f"{_counted(answer)}: {answer.text}\n")
     print(f"Wrote {args.out} ({picture.width} x {picture.height} pixels)")
     return 0
 
 
-def _answer(name: str, model: Any, inputs: dict[str, Any], length: int) -> Answer:
+def draw(
+    prompt: str, answers: Sequence[Answer], views: Any, processor: Any, note: str | None = None
+) -> Image:
+    """One panel for each answer: the tokens it saw, the time it took, and what it says."""
+    panels = [
+        pictures.Panel(
+            _counted(answer),
+            f"{answer.first:.2f} s to the first token, {answer.seconds:.2f} s in all",
+            overlay.picture(views, answer.kept, processor, side=SIDE),
+            text=answer.text or "(an empty answer)",
+        )
+        for answer in answers
+    ]
+    footer = (
+        "Dropped patches are faded to grey, kept ones framed. One run of each, after a warm-up."
+    )
+    sheet = pictures.sheet(
+        f"“{prompt}”",
+        "The same model with all its visual tokens, and with the few that zoprune keeps.",
+        panels,
+        " ".join(filter(None, [footer, note])),
+        columns=min(len(panels), 3),
+    )
+    return pictures.with_palette(sheet)
+
+
+def _answer(name: str, model: Any, processor: Any, inputs: dict[str, Any], length: int) -> Answer:
     step = Progress(name)
     model.generate(**inputs, max_new_tokens=1, do_sample=False)  # warm up
     clock = _Clock()
     ids = model.generate(**inputs, max_new_tokens=length, do_sample=False, streamer=clock)
     seconds = time.perf_counter() - clock.start
     step.finish(f"{seconds:.2f} s")
+    text = processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     first = clock.times[1] - clock.start  # the prompt comes before it
-    return Answer(ids[0, inputs["input_ids"].shape[1] :], first, seconds)
+    return Answer(text.strip(), first, seconds)
 
 
 class _Clock:
@@ -77,11 +127,55 @@ class _Clock:
         pass
 
 
-def _table(full: Answer, pruned: Answer, tokens: int, kept: int) -> str:
-    rows = [f"  {'':<10}{'visual tokens':>14}{'first token':>14}{'answer':>12}"]
-    for name, count, answer in (("unpruned", tokens, full), ("pruned", kept, pruned)):
-        rows.append(f"  {name:<10}{count:>14}{answer.first:>12.3f} s{answer.seconds:>10.3f} s")
+def _counted(answer: Answer) -> str:
+    kept = len(answer.kept)
+    return f"All {kept} tokens" if kept == answer.tokens else f"{kept} of {answer.tokens} tokens"
+
+
+def _crop(processor: Any, photo: Image) -> str | None:
+    """What the processor cuts off, if it does."""
+    images = getattr(processor, "image_processor", None)
+    size = getattr(images, "crop_size", None)
+    if not getattr(images, "do_center_crop", False) or not size:
+        return None
+    width, height = (size[side] for side in ("width", "height"))
+    return photos.crop_note(photo, photos.centre(photo, width, height))
+
+
+def _table(answers: Sequence[Answer]) -> str:
+    rows = [f"  {'visual tokens':<18}{'first token':>14}{'answer':>12}"]
+    for answer in answers:
+        rows.append(f"  {_counted(answer):<18}{answer.first:>12.3f} s{answer.seconds:>10.3f} s")
+    ratio = answers[0].first / answers[-1].first
     rows.append(
-        f"\n  {full.first / pruned.first:.1f} times as fast to the first token; one run of each."
+        f"\n  With {len(answers[-1].kept)}, {ratio:.1f} times as fast to the first token; one run "
+        "of each."
     )
     return "\n".join(rows)
+
+
+def _facts(
+    args: argparse.Namespace, model: Any, photo: Image, answers: Sequence[Answer], cut: str | None
+) -> dict[str, Any]:
+    return {
+        "model": args.model,
+        "architecture": type(model).__name__,
+        "photo": args.photo or photos.DEFAULT,
+        "size": photo.size,
+        "note": cut,
+        "prompt": args.prompt,
+        "method": args.method,
+        "per": args.per or "image",
+        "answers": [
+            {
+                "answer": answer.text,
+                "tokens": answer.tokens,
+                "kept": answer.kept.tolist(),
+                "first_token_seconds": answer.first,
+                "seconds": answer.seconds,
+            }
+            for answer in answers
+        ],
+        "threads": torch.get_num_threads(),
+        "picture": args.out,
+    }

@@ -1,4 +1,4 @@
-"""A report's picture: the views of an image, what was dropped faded to grey."""
+"""A report's picture: the views of an image, kept patches framed, dropped ones faded to grey."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .errors import require
+from .errors import need
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,17 +19,21 @@ if TYPE_CHECKING:
 SIDE = 1280  # pixels, about, of the picture's longer side
 
 
-def picture(views: Sequence[View], kept: Tensor, processor: Any = None) -> Image:
-    """The views of one image with the ``kept`` tokens [k] in color; several ones side by side."""
-    for package, name in (("numpy", "numpy"), ("PIL.Image", "pillow")):
-        require(package, name, "a picture")
+def picture(
+    views: Sequence[View], kept: Tensor, processor: Any = None, side: int | None = None
+) -> Image:
+    """The views of one image with the ``kept`` tokens [k] in color; several ones side by side.
+
+    The longer side has about ``side`` pixels, ``SIDE`` by default.
+    """
+    need("a picture", "demo", "numpy", "PIL")
     from . import pictures
 
     panels = []
     columns = math.ceil(math.sqrt(len(views)))
     for index, (view, photo) in enumerate(zip(views, photos(views, processor), strict=True)):
         rows, width = view.tokens.shape
-        patch = max(SIDE // (columns * max(rows, width)), 1)
+        patch = max((side or SIDE) // (columns * max(rows, width)), 1)
         inside = torch.isin(view.tokens, kept).flatten().nonzero()[:, 0].tolist()
         image = pictures.kept_patches(photo, inside, (rows, width), patch)
         for places, horizontal in zip(view.seams, (True, False), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import UsageError, require
+from .errors import UsageError, first_line, need
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,30 +16,63 @@ DEFAULT = "coffee"  # CC0; its file lies inside scikit-image's wheel, nothing is
 
 def load_photo(path: str | None) -> Image:
     """The largest centred square of ``open_photo``'s picture."""
-    return _centre_square(open_photo(path))
+    return centre(open_photo(path), 1, 1)
 
 
 def open_photo(path: str | None) -> Image:
-    """An image file (RGB, upright); without a path, the default photograph.
+    """An image file as a person sees it, RGB: upright, 8 of 16 bits, on white where transparent.
 
-    Raises UsageError when the file is missing or not an image that Pillow can read.
+    Without a path, the default photograph. Raises UsageError when the file is missing or not an
+    image that Pillow can read.
     """
-    image = require("PIL.Image", "pillow", "the demo")
-    ops = require("PIL.ImageOps", "pillow", "the demo")
+    need("the demo", "demo", "numpy", "PIL", *([] if path else ["skimage"]))
+    from PIL import Image, ImageOps
+
     if path is None:
-        data = require("skimage.data", "scikit-image", "the demo's default photograph")
-        photo = image.fromarray(getattr(data, DEFAULT)())
-    elif not Path(path).is_file():
+        from skimage import data
+
+        return Image.fromarray(getattr(data, DEFAULT)())
+    if not Path(path).is_file():
         raise UsageError(f"photo: expected an image file, got '{path}', which is not a file")
-    else:
-        try:
-            photo = ops.exif_transpose(image.open(path)).convert("RGB")
-        except (OSError, ValueError, image.DecompressionBombError) as error:
-            raise UsageError(f"photo: '{path}' is not a readable image: {error}") from error
-    return photo
+    try:
+        with Image.open(path) as file:
+            return _rgb(ImageOps.exif_transpose(file))
+    except Exception as error:  # Pillow's readers raise errors of many classes
+        why = first_line(error)
+        raise UsageError(f"photo: '{path}' is not a readable image: {why}") from error
 
 
-def _centre_square(photo: Image) -> Image:
-    side = min(photo.size)
-    left, top = (photo.width - side) // 2, (photo.height - side) // 2
-    return photo.crop((left, top, left + side, top + side))
+def centre(photo: Image, width: int, height: int) -> Image:
+    """The largest part around the photo's centre with sides of this ratio."""
+    scale = min(photo.width / width, photo.height / height)
+    w, h = round(width * scale), round(height * scale)
+    left, top = (photo.width - w) // 2, (photo.height - h) // 2
+    return photo.crop((left, top, left + w, top + h))
+
+
+def crop_note(whole: Image, part: Image) -> str | None:
+    """What to say of a photo that was cut; None where nothing was."""
+    if whole.size == part.size:
+        return None
+    return (
+        f"The middle {part.width} x {part.height} pixels of the photo's "
+        f"{whole.width} x {whole.height} are used."
+    )
+
+
+def _rgb(photo: Image) -> Image:
+    import numpy as np
+    from PIL import Image
+
+    if photo.mode.startswith("I"):  # a grey of 16 bits; Pillow's own conversion clips it at 255
+        low, high = photo.getextrema()
+        if not 0 <= low <= high <= 65535:
+            raise ValueError(f"expected 8 or 16 bits a channel, got values from {low} to {high}")
+        levels = np.asarray(photo).astype(np.float32) / 257
+        return Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")
+    if photo.mode == "F":
+        raise ValueError("expected 8 or 16 bits a channel, got floats")
+    if photo.has_transparency_data:
+        layers = photo.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", photo.size, "white"), layers).convert("RGB")
+    return photo.convert("RGB")

@@ -31,12 +31,16 @@ class Bar:
 
 @dataclass
 class Panel:
-    """One picture of a sheet; above it a title, a line of text and, to their right, a legend."""
+    """One picture of a sheet; above it a title, a line of text and, to their right, a legend.
+
+    Below it ``text``, in lines.
+    """
 
     title: str
     caption: str
     image: Image.Image
     legend: Image.Image | None = None
+    text: str = ""
 
 
 def kept_patches(
@@ -46,9 +50,11 @@ def kept_patches(
     patch: int,
     marked: Sequence[int] = (),
 ) -> Image.Image:
-    """The photo with the dropped patches faded to grey; ``marked`` ones get a frame.
+    """The photo with the dropped patches faded to grey and the kept ones framed.
 
-    kept and marked hold row-major patch positions; the result has grid x ``patch`` pixels.
+    White patches of a photo would not show without a frame; ``marked`` ones get a thicker one in
+    another color. kept and marked hold row-major patch positions; the result has grid x ``patch``
+    pixels. Nothing is framed where nothing was dropped.
     """
     mask = np.zeros(grid, dtype=bool)
     mask.flat[list(kept)] = True
@@ -58,10 +64,12 @@ def kept_patches(
     pixels = np.where(_enlarge(mask, patch)[..., None], np.asarray(image), faded)
     result = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(result)
-    for position in marked:
-        row, column = divmod(position, grid[1])
-        left, top = column * patch, row * patch
-        draw.rectangle((left, top, left + patch - 1, top + patch - 1), outline=ACCENT, width=3)
+    thin = 0 if mask.all() else min(max(patch // 16, 1), 3)
+    for positions, color, width in ((kept, INK, thin), (marked, ACCENT, thin + 2)):
+        for position in positions if thin else ():
+            row, column = divmod(position, grid[1])
+            left, top = column * patch, row * patch
+            draw.rectangle((left, top, left + patch - 1, top + patch - 1), None, color, width)
     return result
 
 
@@ -124,13 +132,15 @@ def sheet(
     width = 2 * _MARGIN + columns * panel_width + (columns - 1) * _GUTTER
     small, large, inner = _font(24), _font(34), width - 2 * _MARGIN
     lines, introduction = wrap(footer, small, inner), wrap(subtitle, large, inner)
+    heading = _fitting(title, 80, inner)
+    texts = [wrap(panel.text, large, panel_width) if panel.text else [] for panel in panels]
     label, line_height = 100, 36  # above each panel, of the footer
     head = 150 + 50 * len(introduction)
-    pitch = label + panel_height + _GUTTER
+    pitch = label + panel_height + 46 * max(map(len, texts)) + _GUTTER
     foot_top = _MARGIN + head + -(-len(panels) // columns) * pitch + 10
     image = Image.new("RGB", (width, foot_top + line_height * len(lines) + _MARGIN - 10), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((_MARGIN - 4, _MARGIN - 20), title, INK, _font(80))
+    draw.text((_MARGIN - 4, _MARGIN - 20), title, INK, heading)
     for i, line in enumerate(introduction):
         draw.text((_MARGIN, _MARGIN + 90 + 50 * i), line, MUTED, large)
     for i, panel in enumerate(panels):
@@ -142,6 +152,8 @@ def sheet(
         if panel.legend is not None:
             right = left + panel_width - panel.legend.width
             image.paste(panel.legend, (right, top + 48))
+        for row, line in enumerate(texts[i]):
+            draw.text((left, top + label + panel_height + 10 + 46 * row), line, INK, large)
     for i, line in enumerate(lines):
         draw.text((_MARGIN, foot_top + line_height * i), line, MUTED, small)
     return image
@@ -198,6 +210,13 @@ def _fit(photo: Image.Image, grid: Grid, patch: int) -> Image.Image:
 
 def _enlarge(values: np.ndarray, patch: int) -> np.ndarray:
     return values.repeat(patch, axis=0).repeat(patch, axis=1)
+
+
+def _fitting(text: str, size: int, width: int) -> ImageFont.FreeTypeFont:
+    """The font of this size, or of the largest smaller one in which the text is not too wide."""
+    while size > 20 and _font(size).getlength(text) > width:
+        size -= 2
+    return _font(size)
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .errors import require
 from .photo import SIDE
 
 if TYPE_CHECKING:
@@ -64,7 +63,8 @@ def describe(photo: Image) -> Tensor:
     whose coefficients are weighted by their frequency, which flattens a photograph's 1/f spectrum.
     The scale makes the random projector's pre-activations have unit variance over the image.
     """
-    numpy = require("numpy", "numpy", "the demo")
+    import numpy
+
     pixels = numpy.array(photo.resize((SIDE, SIDE)).convert("YCbCr"))
     image = torch.from_numpy(pixels).float().permute(2, 0, 1) / 255  # [3, 336, 336]
     image -= image.mean(dim=(1, 2), keepdim=True)
