@@ -1,5 +1,6 @@
 """The ``zoprune`` command with good and bad input: no traceback, whatever it is given."""
 
+import functools
 import json
 import os
 import shlex
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import zoprune
 from PIL import Image
-from zoprune.cli import main, options, photo
+from zoprune.cli import main, options, photo, standins
 
 import zoprune_kernels
 from zoprune_kernels.methods import METHODS
@@ -28,6 +29,13 @@ def run(*arguments, code="from zoprune.cli import main; raise SystemExit(main())
 @pytest.fixture(scope="module")
 def coffee():
     return photo.load_photo(None)
+
+
+@pytest.fixture
+def small_projector(monkeypatch):
+    """Folding the metric of LLaVA's shape takes seconds."""
+    small = functools.partial(standins.random_projector, hidden=64, output=48)
+    monkeypatch.setattr(standins, "random_projector", small)
 
 
 # -- version, info, --json ------------------------------------------------------------------------
@@ -66,7 +74,7 @@ def test_info_without_transformers():
     assert "zoprune.prune takes nothing without transformers" in done.stdout
 
 
-def test_the_demo_as_an_object(coffee, tmp_path, capsys):
+def test_the_demo_as_an_object(small_projector, coffee, tmp_path, capsys):
     source = tmp_path / "photo.png"
     coffee.crop((0, 0, 300, 200)).save(source)
     out = str(tmp_path / "kept.png")
@@ -100,7 +108,9 @@ def test_writes_a_picture_and_a_table(coffee, tmp_path, capsys):
     assert "9 of 9" in rewritten and rewritten.endswith("1.0000")
 
 
-def test_the_slow_form_runs_on_request_only_and_a_crop_is_announced(coffee, tmp_path, capsys):
+def test_the_slow_form_runs_on_request_only_and_a_crop_is_announced(
+    small_projector, coffee, tmp_path, capsys
+):
     source = tmp_path / "photo.png"
     coffee.resize((90, 60)).save(source)
     assert main(["demo", str(source), *FAST, "--out", str(tmp_path / "kept.png")]) == 0

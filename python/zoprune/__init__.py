@@ -27,13 +27,15 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import torch at the first use, not before: the command line's help needs none of it."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'zoprune' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # for which unknown names are errors
+
+    def __getattr__(name: str) -> Any:
+        """Import torch at the first use, not before: the command line's help needs none of it."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'zoprune' has no attribute '{name}'")
+        value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,6 @@
 """``zoprune inspect`` on a checkpoint's directory."""
 
+import json
 import re
 
 import pytest
@@ -57,7 +58,34 @@ def test_a_model_without_a_family_is_an_error(tmp_path, capsys):
 
 def test_more_to_keep_than_there_is_is_an_error(tmp_path, capsys):
     assert main(["inspect", str(tmp_path), "--keep", "600"]) == 2
-    assert "--keep: expected a number from 1 to 576" in capsys.readouterr().err
+    assert "--keep: expected a count from 1 to 576 or a ratio" in capsys.readouterr().err
+
+
+def test_as_an_object(tmp_path, capsys):
+    llava().config.save_pretrained(tmp_path)
+    assert main(["inspect", str(tmp_path), "--tokens", "50", "--keep", "0.1", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["projector"]["name"] == "model.multi_modal_projector"
+    assert facts["metric"] == [1, 32, 32] and facts["per"] == ["image", "call"]
+    assert facts["times"]["keep"] == 5 and facts["times"]["score_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '"llava"', '{"model_type": "llava"', '{"model_type": "nothing"}', "\x00"]
+)
+def test_a_broken_config_is_an_error(text, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(text)
+    assert main(["inspect", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("zoprune inspect: error: MODEL: expected a model"), error
+
+
+def test_a_config_with_values_of_another_kind_is_an_error(tmp_path, capsys):
+    config = llava().config.to_dict()
+    config["text_config"]["num_attention_heads"] = "many"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert "zoprune inspect: error: MODEL: expected a model" in capsys.readouterr().err
 
 
 @torch.no_grad()

@@ -16,10 +16,15 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import demo, info, inspect
+from . import demo, info, inspect, serve_demo
 from .errors import UsageError
 
-COMMANDS: dict[str, ModuleType] = {"demo": demo, "inspect": inspect, "info": info}
+COMMANDS: dict[str, ModuleType] = {
+    "demo": demo,
+    "serve-demo": serve_demo,
+    "inspect": inspect,
+    "info": info,
+}
 CLOSED_PIPE = 128 + 13  # what a shell reports for a process that SIGPIPE ended
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from .. import budgets
 from ..calls import report
-from ..hf.families import family_of
 from ..hf.prune import prune, restore
 from . import overlay, pictures
 from . import photo as photos
@@ -24,6 +23,8 @@ from .progress import Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from ..hf.families.base import View
 
 SIDE = 900  # pixels, about, of each panel
 
@@ -41,47 +42,74 @@ class Answer:
 
 def run(args: argparse.Namespace) -> int:
     """Print the answers and write the picture; returns 0."""
-    from .checkpoint import load, question
+    from .checkpoint import load
 
     photo = photos.open_photo(args.photo)
     step = Progress("loading the checkpoint")
     model, processor = load(args.model, args.dtype or "auto")
     step.finish(type(model).__name__)
-    inputs = question(model, processor, photo, args.prompt)
-    try:
-        family_of(model)
-        prune(model, args.keeps[0], per=args.per or "image", method=args.method)
-    except (TypeError, ValueError) as error:
-        raise UsageError(first_line(error).removeprefix("zoprune: ")) from error
-    answers = []
-    for keep in args.keeps:
-        with budgets.keep(keep):
-            answer = _answer(f"keep {keep}", model, processor, inputs, args.max_new_tokens)
-        seen = report(model)
-        answers.append(replace(answer, tokens=seen.tokens[0], kept=seen.kept[0]))
-    views, tokens = report(model).views[0], answers[0].tokens
-    full = _answer("unpruned", restore(model), processor, inputs, args.max_new_tokens)
-    answers.insert(0, replace(full, tokens=tokens, kept=torch.arange(tokens)))
-    cut = _crop(processor, photo)
+    chosen = {"per": args.per or "image", "method": args.method}
+    answers, views = compare(
+        model, processor, photo, args.prompt, args.keeps, args.max_new_tokens, **chosen
+    )
+    cut = crop(processor, photo)
     picture = draw(args.prompt, answers, views, processor, cut)
     save(picture, args.out)
     if args.json:
         print_json(_facts(args, model, photo, answers, cut))
         return 0
-    print("".join(f"{line}\n" for line in ([cut] if cut else [])) + f"\n{_table(answers)}\n")
+    print(f"\n{cut}" if cut else "", f"{table(answers)}\n", sep="\n")
     for answer in answers:
-        print(f"{_counted(answer)}: {answer.text}\n")
+        print(f"{counted(answer)}: {answer.text}\n")
     print(f"Wrote {args.out} ({picture.width} x {picture.height} pixels)")
     return 0
 
 
+def compare(
+    model: Any,
+    processor: Any,
+    photo: Image,
+    prompt: str,
+    keeps: Sequence[int | float],
+    length: int,
+    **chosen: Any,
+) -> tuple[list[Answer], list[View]]:
+    """The answer with all visual tokens and that with each budget; what the vision tower saw.
+
+    The model comes back as it was. ``chosen`` are keywords of ``prune``.
+    """
+    from .checkpoint import question
+
+    try:
+        prune(model, keeps[0], **chosen)
+    except (TypeError, ValueError) as error:
+        raise UsageError(first_line(error).removeprefix("zoprune: ")) from error
+    answers = []
+    try:
+        inputs = question(model, processor, photo, prompt)
+        for keep in keeps:
+            with budgets.keep(keep):
+                answer = _answer(f"keep {keep}", model, processor, inputs, length)
+            seen = report(model)
+            answers.append(replace(answer, tokens=seen.tokens[0], kept=seen.kept[0]))
+        views, tokens = report(model).views[0], answers[0].tokens
+    finally:
+        restore(model)
+    full = _answer("unpruned", model, processor, inputs, length)
+    return [replace(full, tokens=tokens, kept=torch.arange(tokens)), *answers], views
+
+
 def draw(
-    prompt: str, answers: Sequence[Answer], views: Any, processor: Any, note: str | None = None
+    prompt: str,
+    answers: Sequence[Answer],
+    views: Sequence[View],
+    processor: Any,
+    note: str | None = None,
 ) -> Image:
     """One panel for each answer: the tokens it saw, the time it took, and what it says."""
     panels = [
         pictures.Panel(
-            _counted(answer),
+            counted(answer),
             f"{answer.first:.2f} s to the first token, {answer.seconds:.2f} s in all",
             overlay.picture(views, answer.kept, processor, side=SIDE),
             text=answer.text or "(an empty answer)",
@@ -127,12 +155,13 @@ class _Clock:
         pass
 
 
-def _counted(answer: Answer) -> str:
+def counted(answer: Answer) -> str:
+    """How many of the photo's tokens the model saw."""
     kept = len(answer.kept)
     return f"All {kept} tokens" if kept == answer.tokens else f"{kept} of {answer.tokens} tokens"
 
 
-def _crop(processor: Any, photo: Image) -> str | None:
+def crop(processor: Any, photo: Image) -> str | None:
     """What the processor cuts off, if it does."""
     images = getattr(processor, "image_processor", None)
     size = getattr(images, "crop_size", None)
@@ -142,10 +171,11 @@ def _crop(processor: Any, photo: Image) -> str | None:
     return photos.crop_note(photo, photos.centre(photo, width, height))
 
 
-def _table(answers: Sequence[Answer]) -> str:
+def table(answers: Sequence[Answer]) -> str:
+    """The times, and how much sooner the last answer began than the first."""
     rows = [f"  {'visual tokens':<18}{'first token':>14}{'answer':>12}"]
     for answer in answers:
-        rows.append(f"  {_counted(answer):<18}{answer.first:>12.3f} s{answer.seconds:>10.3f} s")
+        rows.append(f"  {counted(answer):<18}{answer.first:>12.3f} s{answer.seconds:>10.3f} s")
     ratio = answers[0].first / answers[-1].first
     rows.append(
         f"\n  With {len(answers[-1].kept)}, {ratio:.1f} times as fast to the first token; one run "

@@ -132,28 +132,31 @@ def sheet(
     width = 2 * _MARGIN + columns * panel_width + (columns - 1) * _GUTTER
     small, large, inner = _font(24), _font(34), width - 2 * _MARGIN
     lines, introduction = wrap(footer, small, inner), wrap(subtitle, large, inner)
-    heading = _fitting(title, 80, inner)
+    heading = _fitting(title, inner)
+    titles = wrap(title, heading, inner)
     texts = [wrap(panel.text, large, panel_width) if panel.text else [] for panel in panels]
     label, line_height = 100, 36  # above each panel, of the footer
+    top = _MARGIN + (len(titles) - 1) * 50
     head = 150 + 50 * len(introduction)
     pitch = label + panel_height + 46 * max(map(len, texts)) + _GUTTER
-    foot_top = _MARGIN + head + -(-len(panels) // columns) * pitch + 10
+    foot_top = top + head + -(-len(panels) // columns) * pitch + 10
     image = Image.new("RGB", (width, foot_top + line_height * len(lines) + _MARGIN - 10), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((_MARGIN - 4, _MARGIN - 20), title, INK, heading)
+    for i, line in enumerate(titles):
+        draw.text((_MARGIN - 4, _MARGIN - 20 + 50 * i), line, INK, heading)
     for i, line in enumerate(introduction):
-        draw.text((_MARGIN, _MARGIN + 90 + 50 * i), line, MUTED, large)
+        draw.text((_MARGIN, top + 90 + 50 * i), line, MUTED, large)
     for i, panel in enumerate(panels):
         left = _MARGIN + i % columns * (panel_width + _GUTTER)
-        top = _MARGIN + head + i // columns * pitch
-        draw.text((left, top), panel.title, INK, _font(36))
-        draw.text((left, top + 48), panel.caption, MUTED, _font(26))
-        image.paste(panel.image, (left, top + label))
+        above = top + head + i // columns * pitch
+        draw.text((left, above), panel.title, INK, _font(36))
+        draw.text((left, above + 48), panel.caption, MUTED, _font(26))
+        image.paste(panel.image, (left, above + label))
         if panel.legend is not None:
             right = left + panel_width - panel.legend.width
-            image.paste(panel.legend, (right, top + 48))
+            image.paste(panel.legend, (right, above + 48))
         for row, line in enumerate(texts[i]):
-            draw.text((left, top + label + panel_height + 10 + 46 * row), line, INK, large)
+            draw.text((left, above + label + panel_height + 10 + 46 * row), line, INK, large)
     for i, line in enumerate(lines):
         draw.text((_MARGIN, foot_top + line_height * i), line, MUTED, small)
     return image
@@ -212,10 +215,11 @@ def _enlarge(values: np.ndarray, patch: int) -> np.ndarray:
     return values.repeat(patch, axis=0).repeat(patch, axis=1)
 
 
-def _fitting(text: str, size: int, width: int) -> ImageFont.FreeTypeFont:
-    """The font of this size, or of the largest smaller one in which the text is not too wide."""
-    while size > 20 and _font(size).getlength(text) > width:
-        size -= 2
+def _fitting(title: str, width: int) -> ImageFont.FreeTypeFont:
+    """A title's font, smaller where it would be too wide; a very long one gets several lines."""
+    size = 80
+    while size > 40 and _font(size).getlength(title) > width:
+        size -= 4
     return _font(size)
 
 
