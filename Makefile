@@ -48,7 +48,7 @@ test-vllm: $(STAMP)native-test
 	@mkdir -p .venv
 	@if sh tests/vllm/install.sh $(VLLM_PYTHON) .venv/vllm $(TORCH) $(VLLM) "$(RAY)" pytest; then \
 	  OMP_NUM_THREADS=1 .venv/vllm/bin/python -m pytest -rs $(or $(ARGS),tests/vllm tests/ray); \
-	else echo "test-vllm: NOT RUN, $(VLLM) does not install here: see .venv/vllm.log"; fi
+	else echo "$(if $(GITHUB_ACTIONS),::warning::)test-vllm: NOT RUN, $(VLLM) does not install here: see .venv/vllm.log"; fi
 
 # One library, built against the oldest torch, under old and new versions of everything; writes
 # docs/compatibility.md. ARGS="--only newest --quick"

@@ -32,6 +32,9 @@ def prepare(cache: Path) -> None:
 
 def start(folder: Path, keep: Any = None, images: int = 3, **options: Any) -> Any:
     from vllm import LLM
+    from vllm.model_executor.models import registry
+
+    registry._run_in_subprocess = lambda look: look()  # it would import all of vLLM once more
 
     overrides = options.pop("overrides", {})
     if keep is not None:

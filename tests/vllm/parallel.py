@@ -1,4 +1,4 @@
-"""Answers of two tensor-parallel ranks beside those of transformers.
+"""Answers of two ranks beside those of transformers.
 
 python -m tests.vllm.parallel FOLDER   (in a process of its own, which starts the ranks)
 """
@@ -11,10 +11,12 @@ from pathlib import Path
 
 from tests.vllm import checkpoints, engine, table
 
+TENSOR = dict(tensor_parallel_size=2)
 SETTINGS = [
-    ("llava", {}),
-    ("qwen2_5_vl", {}),
-    ("qwen2_5_vl", {"mm_encoder_tp_mode": "data"}),  # each rank encodes some of the images
+    ("llava", TENSOR),
+    ("qwen2_5_vl", TENSOR),
+    ("qwen2_5_vl", {**TENSOR, "mm_encoder_tp_mode": "data"}),  # each encodes some of the images
+    ("llava", dict(pipeline_parallel_size=2)),  # the second stage has no tower
 ]
 
 
@@ -30,7 +32,6 @@ def main(folder: Path) -> None:
         llm = engine.start(
             checkpoint,
             5,
-            tensor_parallel_size=2,
             distributed_executor_backend="mp",
             enable_prefix_caching=False,
             **options,

@@ -1,4 +1,4 @@
-"""Two tensor-parallel ranks, also with the encoder's data parallelism, give the same answers."""
+"""Two ranks, tensor-parallel, with the encoder's data parallelism, or stages, answer the same."""
 
 import json
 import subprocess
@@ -10,5 +10,5 @@ def test_two_ranks_answer_as_transformers_does(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr[-3000:]
     answers = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
-    assert len(answers) == 1 and len(answers[0]) == 3
+    assert len(answers) == 1 and len(answers[0]) == 4
     assert all(right == total for right, total in answers[0].values()), answers

@@ -12,9 +12,7 @@ MROPE = Layout("projector", Layers("a", "b"), mrope=True)
 
 def settings(**changes):
     parts = dict(
-        multimodal_config=SimpleNamespace(
-            mm_encoder_tp_mode="weights", mm_processor_kwargs=None, video_pruning_rate=None
-        ),
+        multimodal_config=SimpleNamespace(mm_encoder_tp_mode="weights", video_pruning_rate=None),
         parallel_config=SimpleNamespace(pipeline_parallel_size=1),
         compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
         lora_config=SimpleNamespace(enable_tower_connector_lora=False),
@@ -40,7 +38,6 @@ def test_the_usual_settings_pass():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(multimodal_config=("mm_processor_kwargs", {"zoprune_keep": 3})), "mm-processor-kw"),
         (dict(multimodal_config=("video_pruning_rate", 0.5)), "--video-pruning-rate"),
         (dict(lora_config=("enable_tower_connector_lora", True)), "--enable-tower-connector-lora"),
         (dict(compilation_config=("compile_mm_encoder", True)), "compile_mm_encoder"),

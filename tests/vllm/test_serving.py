@@ -1,5 +1,6 @@
 """What serving needs beside right tokens, on one engine with Qwen2.5-VL."""
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -72,6 +73,34 @@ def test_rows_are_picked_behind_the_encoder_graph(model, batch):
     )
     for i, image in enumerate(expected):
         torch.testing.assert_close(results[i], image)
+
+
+@torch.inference_mode()
+def test_replayed_graphs_give_what_the_encoder_gives(llm, model, batch, monkeypatch):
+    """vLLM's manager of encoder graphs, with a stand-in for CUDA's capture that runs the forward
+    again at each replay, from the captured buffers."""
+    from vllm.v1.worker import encoder_cudagraph as graphs
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *args, **kwargs: contextlib.nullcontext())
+    monkeypatch.setattr(graphs, "current_stream", lambda: None)
+    config = llm.llm_engine.vllm_config
+    compilation = config.compilation_config
+    monkeypatch.setattr(compilation, "encoder_cudagraph_token_budgets", [24, 32, 35])
+    monkeypatch.setattr(compilation, "encoder_cudagraph_max_vision_items_per_batch", 1)
+    manager = graphs.EncoderCudaGraphManager(config, torch.device("cpu"), torch.float32, model)
+    manager.capture(object())
+    for captured in manager.budget_graphs["default"].values():
+
+        def replay(captured=captured):
+            output = model.encoder_cudagraph_forward(dict(captured.input_buffers))
+            captured.output_buffer.copy_(output)
+
+        captured.graph = SimpleNamespace(replay=replay)
+    expected = model.embed_multimodal(**batch)
+    for image, other in zip(manager.execute(batch), expected, strict=True):
+        torch.testing.assert_close(image, other)
+    assert (manager.graph_hits, manager.graph_misses) == (3, 0)
 
 
 @torch.inference_mode()

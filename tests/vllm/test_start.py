@@ -62,6 +62,57 @@ def test_bad_options_are_refused(llava, overrides, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "overrides, options, message",
+    [
+        ({"zoprune_kep": 5}, {}, "zoprune_kep: expected one of zoprune_keep"),
+        ({"zooprune_keep": 5}, {}, "zooprune_keep: expected one of zoprune_keep"),
+        ({"text_config": {"zoprune_keep": 5}}, {}, "expected beside the model's own options"),
+        ({}, {"mm_processor_kwargs": {"zoprune_keep": 5}}, "got it in --mm-processor-kwargs"),
+        ({}, {"additional_config": {"zoprune_keep": 5}}, "got it in --additional-config"),
+    ],
+)
+def test_an_option_in_the_wrong_place_does_not_start_an_unpruned_server(
+    llava, overrides, options, message
+):
+    with pytest.raises(Exception, match=message):
+        configure(llava, overrides, **options)
+
+
+def test_a_worker_whose_environment_leaves_the_plug_in_out_loads_it(llava, tmp_path):
+    """What a worker gets is pickled; here it arrives in a process without any plug-in."""
+    import os
+    import pickle
+    import subprocess
+    import sys
+
+    path = tmp_path / "config"
+    path.write_bytes(pickle.dumps(configure(llava, {"zoprune_keep": 5})))
+    program = (
+        "import pickle, sys; config = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "from vllm.model_executor.model_loader import get_model_architecture\n"
+        "print(get_model_architecture(config.model_config)[0].__module__)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(path)],
+        env={**os.environ, "VLLM_PLUGINS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.split()[-1:] == ["zoprune.vllm.architectures.llava"], result.stderr[-2000:]
+
+
+def test_a_name_that_only_the_plug_in_knows(llava):
+    from zoprune.vllm.architectures.llava import Llava
+
+    named = {"architectures": ["ZoPruneLlavaForConditionalGeneration"]}
+    config = configure(llava, {"zoprune_keep": 5, **named})
+    assert model_class(config) is Llava
+    assert config.model_config.architecture == "LlavaForConditionalGeneration"
+    with pytest.raises(Exception, match="not supported"):  # as vLLM without the plug-in
+        configure(llava, named)
+
+
 def test_a_model_that_cannot_be_pruned_is_refused(llama, llava):
     assert model_class(configure(llama, {})).__name__ == "LlamaForCausalLM"
     with pytest.raises(Exception, match=r"zoprune: model: expected one of Llava.*got LlamaForC"):

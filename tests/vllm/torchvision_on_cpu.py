@@ -7,6 +7,7 @@ process of a server. It does nothing until torchvision is imported.
 """
 
 import importlib.abc
+import importlib.metadata
 import sys
 
 
@@ -16,7 +17,8 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
             sys.meta_path.remove(self)
             import torch
 
-            if torch.version.cuda is None:
+            built_for_cpu = importlib.metadata.version("torchvision").endswith("+cpu")
+            if torch.version.cuda is None and not built_for_cpu:
                 library = torch.library.Library("torchvision", "DEF")
                 for operator in ("nms", "qnms"):
                     library.define(

@@ -36,7 +36,8 @@ def _refuse(cause: Exception) -> None:
 
         def __post_init__(self: Any, *args: Any, **kwargs: Any) -> None:
             original(self, *args, **kwargs)
-            if any(name.startswith("zoprune_") for name in vars(self.hf_config)):
+            names = [name.lower() for name in vars(self.hf_config)]
+            if any(name.startswith(("zoprune", "zooprune")) for name in names):
                 raise RuntimeError(f"zoprune: the plug-in failed to load: {cause}") from cause
 
         ModelConfig.__post_init__ = __post_init__

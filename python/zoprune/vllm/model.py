@@ -190,7 +190,9 @@ class PrunedModel:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         layers = self.layout.layers
-        if layers is None or self.pruning.projector is None:
+        if self.pruning.projector is None:  # a later pipeline stage, a server for text only
+            return super().load_weights(weights)  # type: ignore[misc]
+        if layers is None:
             loaded = super().load_weights(weights)  # type: ignore[misc]
             self._announce("diversity only, the projector is linear")
             return loaded
@@ -221,9 +223,8 @@ class PrunedModel:
     def _prepare(self, weights: dict[str, Tensor]) -> None:
         assert self.layout.layers is not None and self.pruning.projector is not None
         start = time.perf_counter()
-        like = next(self.pruning.projector.parameters())
-        dtype = self.vllm_config.model_config.dtype
-        self.pruning.weights = {name: w.to(like.device, dtype) for name, w in weights.items()}
+        device, dtype = self.vllm_config.device_config.device, self.vllm_config.model_config.dtype
+        self.pruning.weights = {name: w.to(device, dtype) for name, w in weights.items()}
         layers, options = self.layout.layers, self.pruning.options
         norm = None if layers.norm is None else self.pruning.projector.get_submodule(layers.norm)
         epsilon = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
@@ -232,7 +233,7 @@ class PrunedModel:
             key = fingerprint(
                 self.pruning.weights, options.estimator, options.through_norm, layers.unfolded
             )
-            metric, how = folded(key, like.device, scorer.fold)
+            metric, how = folded(key, torch.device(device), scorer.fold)
             scorer.use(metric)
         self.pruning.scorer = scorer
         self._announce(f"{options.estimator}, metric {how} in {time.perf_counter() - start:.1f} s")

@@ -58,33 +58,32 @@ class Options:
     @classmethod
     def of(cls, config: Any) -> Options | None:
         """The options on a model's configuration; None where there are none."""
-        given = {n.removeprefix(PREFIX): v for n, v in vars(config).items() if n.startswith(PREFIX)}
+        given = {name: value for name, value in vars(config).items() if is_option(name)}
         if not given:
             return None
-        known = [field.name for field in fields(cls)]
+        known = {PREFIX + field.name: field.name for field in fields(cls)}
         for name in given:
-            if name in PROMPT:
+            if name.removeprefix(PREFIX) in PROMPT:
                 raise ValueError(
-                    f"zoprune: {PREFIX}{name}: expected a choice that goes by the image alone, got "
+                    f"zoprune: {name}: expected a choice that goes by the image alone, got "
                     "one that looks at the prompt: vLLM's encoder and prefix caches know the image "
                     "and the options only, so another prompt would get this prompt's tokens"
                 )
             if name not in known:
-                expected = ", ".join(PREFIX + n for n in known)
-                raise ValueError(f"zoprune: {PREFIX}{name}: expected one of {expected}")
-        if "keep" not in given:
-            raise ValueError(f"zoprune: {KEEP}: expected beside {PREFIX}{next(iter(given))}")
-        return cls(**given)
+                raise ValueError(f"zoprune: {name}: expected one of {', '.join(known)}")
+        if KEEP not in given:
+            raise ValueError(f"zoprune: {KEEP}: expected beside {next(iter(given))}")
+        return cls(**{known[name]: value for name, value in given.items()})
 
     def of_request(self, kwargs: Mapping[str, Any]) -> int | float:
         """The budget of one request, whose ``mm_processor_kwargs`` may name another one."""
         for name, value in kwargs.items():
-            if name.startswith(PREFIX) and name != KEEP:
+            if is_option(name) and name != KEEP:
                 raise ValueError(
                     f"zoprune: {name}: expected at the server's start (--hf-overrides), got it "
                     f"in a request, where only {KEEP} may stand"
                 )
-            if isinstance(value, Mapping) and any(str(n).startswith(PREFIX) for n in value):
+            if isinstance(value, Mapping) and any(is_option(n) for n in value):
                 raise ValueError(f"zoprune: {name}: expected {KEEP} beside it, got it inside")
         keep = kwargs.get(KEEP, self.keep)
         check_keep(keep)
@@ -96,7 +95,24 @@ class Options:
 
 
 def without_options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in kwargs.items() if not name.startswith(PREFIX)}
+    return {name: value for name, value in kwargs.items() if not is_option(name)}
+
+
+def is_option(name: Any) -> bool:
+    """Whether a name means one of the options, rightly spelt or not (``zooprune-keep``)."""
+    letters = str(name).lower().replace("_", "").replace("-", "")
+    return letters.startswith(("zoprune", "zooprune"))
+
+
+def misplaced(config: Any) -> str | None:
+    """An option within a part of a model's configuration (``text_config``), where none is read."""
+    for part in vars(config).values():
+        if hasattr(part, "model_type"):
+            names = [name for name in vars(part) if is_option(name)]
+            found = names[0] if names else misplaced(part)
+            if found:
+                return found
+    return None
 
 
 def check_keep(keep: Any) -> None:

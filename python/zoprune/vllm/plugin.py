@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from . import compat, metrics
+from . import compat, guard, metrics
 from .options import KEEP, PREFIX, Options
 
+NAMED = (
+    "ZoPrune"  # in front of an architecture's name: vLLM without the plug-in knows no such model
+)
 _HERE = f"{__package__}.architectures"
 ARCHITECTURES = {
     "LlavaForConditionalGeneration": f"{_HERE}.llava:Llava",
@@ -34,6 +37,7 @@ def install() -> None:
 
     if hasattr(_ModelRegistry, "_zoprune"):
         return
+    guard.install()
     inspect, resolve = _ModelRegistry.inspect_model_cls, _ModelRegistry.resolve_model_cls
 
     def inspect_model_cls(self: Any, architectures: Any, model_config: Any) -> Any:
@@ -61,7 +65,8 @@ def install() -> None:
 
 
 def _names(architectures: Any) -> list[str]:
-    return [architectures] if isinstance(architectures, str) else list(architectures)
+    names = [architectures] if isinstance(architectures, str) else list(architectures)
+    return [name.removeprefix(NAMED) for name in names]
 
 
 def _supported(architectures: Any, model_config: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .layout import Layout
-from .options import KEEP, PREFIX
+from .options import KEEP
 
 
 def check(vllm_config: Any, layout: Layout) -> None:
@@ -14,11 +14,7 @@ def check(vllm_config: Any, layout: Layout) -> None:
     parallel, compilation = vllm_config.parallel_config, vllm_config.compilation_config
     lora, speculative = vllm_config.lora_config, vllm_config.speculative_config
     data_parallel = getattr(multimodal, "mm_encoder_tp_mode", None) == "data"
-    given = getattr(multimodal, "mm_processor_kwargs", None) or {}
     cases = {
-        f"--mm-processor-kwargs: expected {PREFIX}* in --hf-overrides, got it here": any(
-            name.startswith(PREFIX) for name in given
-        ),
         "--video-pruning-rate: expected none (videos are kept whole), got one": bool(
             getattr(multimodal, "video_pruning_rate", None)
         ),
