@@ -43,11 +43,11 @@ def test_loops_are_the_references(k):
 
 def test_tomes_merge_is_the_reference():
     merged, sizes = family_baselines.tome_merge(KEYS, KEYS, 15)
-    want, counts, positions = reference.merge_bipartite(KEYS, KEYS, 15)
+    want, counts, stays = reference.merge_bipartite(KEYS, KEYS, 15)
     assert sizes[:, 0].sum() == 63 and sizes[:, 0].sort().values.tolist() == sorted(counts.tolist())
-    # Those that stay are in the order of their similarity in one, of their position in the other
-    torch.testing.assert_close(merged[17:], want[positions % 2 == 1])
-    pairs = torch.cdist(merged[:17], want[positions % 2 == 0]).amin(1)
+    # Those that stay are in the order of their similarity in one, of their index in the other
+    torch.testing.assert_close(merged[17:], want[stays % 2 == 1])
+    pairs = torch.cdist(merged[:17], want[stays % 2 == 0]).amin(1)
     assert pairs.max() < 1e-6
 
 

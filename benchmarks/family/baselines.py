@@ -155,7 +155,7 @@ def visionzip_merge(tokens: Tensor, keys: Tensor, kept: Tensor) -> Tensor:
 def tome_merge(tokens: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """``bipartite_soft_matching`` and ``merge_wavg`` of facebookresearch/ToMe, step by step.
 
-    Merged tokens [N - count, D], those of even positions that stay first, and their sizes. Without
+    Merged tokens [N - count, D], those of even indices that stay first, and their sizes. Without
     a class token those that stay are in the order of their similarity.
     """
     metric = keys[None] / keys[None].norm(dim=-1, keepdim=True)

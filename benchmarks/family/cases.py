@@ -104,10 +104,10 @@ def merged_tokens(x: Tokens, result: tuple[Tensor, Tensor]) -> list[Check]:
 
 def merged_pairs(x: Tokens, result: tuple[Tensor, Tensor, Tensor]) -> list[Check]:
     """Whether the most similar pairs merged, and the sum of all tokens stayed."""
-    merged, sizes, positions = result
+    merged, sizes, left = result
     z = reference.unit_keys(x.keys.double())
     best = (z[::2] @ z[1::2].T).amax(1)
-    stays = torch.isin(torch.arange(0, len(z), 2), positions)
+    stays = torch.isin(torch.arange(0, len(z), 2), left)
     total = x.keys.double().sum(0)
     change = (sizes.double() @ merged.double() - total).norm() / total.norm()
     return [

@@ -23,7 +23,7 @@ void check_tensor(const Checker& check, const Tensor& tensor, const Tensor& indi
                   concat(indices.size(0), " images in dimension ", dim - 1), shape_text(tensor));
 }
 
-// The first index that is not a position among `tokens` is an error.
+// The first index that is not below `tokens` is an error.
 void check_values(const Checker& check, const Tensor& indices, int64_t tokens) {
   const int64_t kept = indices.size(-1), rows = kept ? indices.numel() / kept : 0;
   for (int64_t row = 0; row < rows; ++row) {

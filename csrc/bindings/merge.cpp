@@ -41,7 +41,7 @@ void check_per_token(const Checker& check, const char* argument, const Tensor& t
   check.float_dtype(argument, tensor.scalar_type());
 }
 
-// Kept positions of one image, counted from its first token: in range and distinct.
+// Kept indices of one image, counted from its first token: in range and distinct.
 std::vector<int64_t> kept_tokens(const Checker& check, const int64_t* indices, const Segment& image,
                                  int64_t first_index) {
   std::vector<int64_t> kept(indices, indices + image.keep);
@@ -147,15 +147,15 @@ std::tuple<Tensor, Tensor, Tensor> merge_bipartite_cpu(Tensor tokens, Tensor key
   if (sizes) check_per_token(check, "sizes", *sizes, tokens);
   const Lead shape = kept_shape(number - count, lead_of(tokens, 1));
   const Batch batch(tokens, keys, sizes, std::nullopt, shape);
-  const Tensor positions = empty({shape.begin(), shape.end()}, ScalarType::Long, "the positions");
+  const Tensor stays = empty({shape.begin(), shape.end()}, ScalarType::Long, "the indices");
   auto* const kernel = ZOPRUNE_BEST(merge_bipartite);
   const std::vector<Segment> segments = images_of(lead_of(tokens, 1), number - count);
   for (size_t i = 0; i < segments.size(); ++i) {
     const int64_t row = i * (number - count);
-    kernel(batch.image(i, segments[i], row), count, positions.mutable_data_ptr<int64_t>() + row,
+    kernel(batch.image(i, segments[i], row), count, stays.mutable_data_ptr<int64_t>() + row,
            run_parallel);
   }
-  return {torch::stable::to(batch.merged, tokens.scalar_type()), batch.sizes, positions};
+  return {torch::stable::to(batch.merged, tokens.scalar_type()), batch.sizes, stays};
 }
 
 }  // namespace

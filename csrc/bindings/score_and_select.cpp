@@ -33,11 +33,11 @@ struct Options {
   std::string distribution = "sphere";
   int64_t seed = 0;
   std::string activation = "gelu";
-  MethodOptions rule;
+  MethodOptions selection;
 
   auto fields() {
     return std::tie(directions, metric, keys, must_keep, valid, positions, weights, num_directions,
-                    step, distribution, seed, activation, rule);
+                    step, distribution, seed, activation, selection);
   }
 };
 
@@ -60,18 +60,18 @@ const OwnMethod* find_own(const Checker& check, const std::string& method) {
 }
 
 // The method and its options; one that has an operator of its own takes none of `select`'s.
-void check_rule(const Checker& check, const Tensor& x, const Options& in) {
-  const SelectOptions& rule = in.rule.select;
-  const OwnMethod* const own = find_own(check, rule.method);
-  check_options(check, rule);
-  suppression_of(check, in.rule.suppress);
-  const std::string with = concat(" with method '", rule.method, "'");
+void check_selection(const Checker& check, const Tensor& x, const Options& in) {
+  const SelectOptions& given = in.selection.select;
+  const OwnMethod* const own = find_own(check, given.method);
+  check_options(check, given);
+  suppression_of(check, in.selection.suppress);
+  const std::string with = concat(" with method '", given.method, "'");
   if (own) {
-    check.require(rule.max_similarity == 1, "max_similarity", "1" + with, rule.max_similarity);
-    check.require(rule.first == "score", "first", "'score'" + with, "'" + rule.first + "'");
-    check.require(rule.num_seed == 0, "num_seed", "0" + with, rule.num_seed);
-    check.require(!rule.centre, "centre", "False" + with, "True");
-    check.require(rule.picks_per_step == 1, "picks_per_step", "1" + with, rule.picks_per_step);
+    check.require(given.max_similarity == 1, "max_similarity", "1" + with, given.max_similarity);
+    check.require(given.first == "score", "first", "'score'" + with, "'" + given.first + "'");
+    check.require(given.num_seed == 0, "num_seed", "0" + with, given.num_seed);
+    check.require(!given.centre, "centre", "False" + with, "True");
+    check.require(given.picks_per_step == 1, "picks_per_step", "1" + with, given.picks_per_step);
   }
   const Lead lead = lead_of(x, 1);
   if (in.positions) check_positions(check, *in.positions, lead, x, "x");
@@ -95,7 +95,7 @@ void check_arguments(const Checker& check, const Inputs& inputs, const Options& 
   check_step(check, in.step);
   check_distribution(check, in.distribution);
   check_activation(check, in.activation);
-  check_rule(check, x, in);
+  check_selection(check, x, in);
 }
 
 Scorer scorer_of(const Checker& check, const Options& in, const Layers& projector, int64_t dim) {
@@ -107,17 +107,17 @@ Scorer scorer_of(const Checker& check, const Options& in, const Layers& projecto
       in.step);
 }
 
-// Rows of x or of the projector's outputs [T, ..] at the picks, which are positions in [T].
-Tensor gather(const Tensor& rows, const Tensor& positions) {
-  return aten::call("aten::index_select", "", rows, int64_t{0}, positions);
+// Rows of x or of the projector's outputs [T, ..] at the picks, as indices into [T].
+Tensor gather(const Tensor& rows, const Tensor& picks) {
+  return aten::call("aten::index_select", "", rows, int64_t{0}, picks);
 }
 
 // The projector's outputs [kept, D] for the tokens at the picks, one image at a time. For fp16 in
 // fp32: they are few, and products in bf16 would lose three of fp16's bits.
 Tensor project_kept(const Inputs& in, const Layers& projector, const std::vector<Segment>& images,
-                    const Tensor& positions) {
+                    const Tensor& picks) {
   const bool fp16 = in.x.scalar_type() == ScalarType::Half;
-  Tensor x = gather(reshape(in.x, {-1, in.x.size(in.x.dim() - 1)}), positions);
+  Tensor x = gather(reshape(in.x, {-1, in.x.size(in.x.dim() - 1)}), picks);
   Tensor tokens = empty({x.size(0), in.w2.size(0)}, in.x.scalar_type(), "the kept tokens");
   int64_t begin = 0;
   for (const Segment& image : images) {
@@ -134,13 +134,13 @@ Tensor project_kept(const Inputs& in, const Layers& projector, const std::vector
   return tokens;
 }
 
-// Positions in [B * N] of indices [B, k] that count within their image; packed ones already do.
-Tensor flat_positions(const Tensor& indices, const std::vector<Segment>& images, bool packed) {
+// Indices into [B * N], of indices [B, k] that count within their image; packed ones already are.
+Tensor flat_indices(const Tensor& indices, const std::vector<Segment>& images, bool packed) {
   Tensor flat = reshape(torch::stable::clone(indices), {-1});
-  int64_t* position = flat.mutable_data_ptr<int64_t>();
+  int64_t* index = flat.mutable_data_ptr<int64_t>();
   if (!packed)
     for (const Segment& image : images)
-      for (int64_t i = 0; i < image.keep; ++i) *position++ += image.begin;
+      for (int64_t i = 0; i < image.keep; ++i) *index++ += image.begin;
   return flat;
 }
 
@@ -156,10 +156,10 @@ Pruned prune(const Checker& check, const Inputs& inputs, const Options& in,
   const Layers projector(inputs.w1, inputs.b1, inputs.w2, inputs.b2,
                          check_activation(check, in.activation));
   warn_if_linear(projector.activation);
-  MethodOptions rule = in.rule;
-  rule.select.seed = in.seed;
-  const OwnMethod* const own = find_own(check, rule.select.method);
-  const bool compares = own || redundancy_of(check, rule.select).compares();
+  MethodOptions selection = in.selection;
+  selection.select.seed = in.seed;
+  const OwnMethod* const own = find_own(check, selection.select.method);
+  const bool compares = own || redundancy_of(check, selection.select).compares();
 
   GreedyTensors tensors;
   if (compares) tensors.keys = in.keys;
@@ -174,13 +174,13 @@ Pruned prune(const Checker& check, const Inputs& inputs, const Options& in,
         empty(with_width(lead_of(x, 1)), x.scalar_type(), "the projector's outputs");
   tensors.scores = score_images(x, images, projector, scorer_of(check, in, projector, x.size(-1)),
                                 project_all ? &outputs : nullptr);
-  const GreedyKernel kernel = (own ? own->kernel : select_kernel)(check, rule);
+  const GreedyKernel kernel = (own ? own->kernel : select_kernel)(check, selection);
   Pruned out{{}, pick(tensors, images, packed, shape, kernel), tensors.scores};
   if (!with_tokens) return out;
-  const Tensor positions = flat_positions(out.indices, images, packed);
+  const Tensor picks = flat_indices(out.indices, images, packed);
   const bool projected = project_all && x.scalar_type() != ScalarType::Half;
-  const Tensor tokens = projected ? gather(reshape(outputs, {-1, width}), positions)
-                                  : project_kept(inputs, projector, images, positions);
+  const Tensor tokens = projected ? gather(reshape(outputs, {-1, width}), picks)
+                                  : project_kept(inputs, projector, images, picks);
   out.tokens = reshape(tokens, with_width(shape));
   return out;
 }

@@ -11,32 +11,27 @@ enum class First { score, isolated, last = isolated };
 constexpr Name<First> kFirst[] = {{"score", First::score}, {"isolated", First::isolated}};
 static_assert(is_complete(kFirst));
 
-GreedyKernel kernel_of(const Redundancy& rule, bool centre, bool sort) {
-  return [rule, centre, sort, kernel = ZOPRUNE_BEST(select)](
-             const KeyLayout& layout, const GreedyImage& image, ParallelFor parallel_for) {
-    kernel(rule, centre, layout, image, sort, parallel_for);
-  };
-}
-
-struct Select : GreedyTensors {
-  static constexpr const char *kName = "select", *kScores = "scores";
+struct Select : GreedyOperator {
+  static constexpr const char* kName = "select";
   using Keys = std::optional<Tensor>;
   static constexpr bool kNeedsKeysOrPositions = false;
 
   SelectOptions options;
-  Redundancy rule{};
+  Redundancy how;
   auto fields() { return std::tie(must_keep, valid, options); }
 
   void check(const Checker& check) {
     check.one_of("method", options.method, kGainMethods);
     check_options(check, options);
-    rule = redundancy_of(check, options);
-    check.require(keys || !rule.compares(), "keys",
+    how = redundancy_of(check, options);
+    check.require(keys || !how.compares(), "keys",
                   concat("a tensor (method '", options.method, "' compares tokens)"), "None");
-    if (!rule.compares()) keys.reset();
+    if (!how.compares()) keys.reset();
   }
 
-  GreedyKernel kernel() const { return kernel_of(rule, options.centre, options.sort); }
+  GreedyKernel kernel() const {
+    return greedy_kernel(ZOPRUNE_BEST(select), options.sort, how, options.centre);
+  }
 
   std::string why_not_on_cuda() const {
     if (options.picks_per_step > cuda::kMostPicksPerStep)
@@ -45,7 +40,7 @@ struct Select : GreedyTensors {
   }
   Tensor run(CudaCall& call) const {
     if (options.centre && keys) call.centre();
-    return call.run(rule, options.sort);
+    return call.run(how, options.sort);
   }
 };
 
@@ -65,20 +60,20 @@ void check_options(const Checker& check, const SelectOptions& options) {
 }
 
 Redundancy redundancy_of(const Checker& check, const SelectOptions& options) {
-  Redundancy rule;
-  rule.method = check.one_of("method", options.method, kGainMethods);
-  rule.max_similarity = static_cast<float>(options.max_similarity);
-  rule.tradeoff = static_cast<float>(options.tradeoff);
-  rule.seed = static_cast<uint64_t>(options.seed);
-  rule.isolated_first = check.one_of("first", options.first, kFirst) == First::isolated;
-  rule.num_seed = options.num_seed;
-  rule.picks_per_step = options.picks_per_step;
-  return rule;
+  Redundancy how;
+  how.method = check.one_of("method", options.method, kGainMethods);
+  how.max_similarity = static_cast<float>(options.max_similarity);
+  how.tradeoff = static_cast<float>(options.tradeoff);
+  how.seed = static_cast<uint64_t>(options.seed);
+  how.isolated_first = check.one_of("first", options.first, kFirst) == First::isolated;
+  how.num_seed = options.num_seed;
+  how.picks_per_step = options.picks_per_step;
+  return how;
 }
 
 GreedyKernel select_kernel(const Checker& check, const MethodOptions& options) {
-  return kernel_of(redundancy_of(check, options.select), options.select.centre,
-                   options.select.sort);
+  return greedy_kernel(ZOPRUNE_BEST(select), options.select.sort,
+                       redundancy_of(check, options.select), options.select.centre);
 }
 
 ZOPRUNE_LIBRARY_IMPL(CPU, m) { add_on_cpu<Select>(m); }

@@ -7,31 +7,18 @@
 namespace zoprune {
 namespace {
 
-GreedyKernel kernel_of(bool sort) {
-  return [sort, kernel = ZOPRUNE_BEST(select_dpp)](
-             const KeyLayout& layout, const GreedyImage& image, ParallelFor parallel_for) {
-    kernel(layout, image, sort, parallel_for);
-  };
-}
-
-struct SelectDpp : GreedyTensors {
+struct SelectDpp : GreedyOperator {
   static constexpr const char *kName = "select_dpp", *kScores = "quality";
-  using Keys = Tensor;
-  static constexpr bool kNeedsKeysOrPositions = true;
-
-  bool sort = true;
   auto fields() { return std::tie(must_keep, valid, sort); }
 
-  void check(const Checker&) {}
-  GreedyKernel kernel() const { return kernel_of(sort); }
-  std::string why_not_on_cuda() const { return why_not_on(scores); }
+  GreedyKernel kernel() const { return greedy_kernel(ZOPRUNE_BEST(select_dpp), sort); }
   Tensor run(CudaCall& call) const { return call.run(cuda::Volume(), sort); }
 };
 
 }  // namespace
 
 GreedyKernel dpp_kernel(const Checker&, const MethodOptions& options) {
-  return kernel_of(options.select.sort);
+  return greedy_kernel(ZOPRUNE_BEST(select_dpp), options.select.sort);
 }
 
 ZOPRUNE_LIBRARY_IMPL(CPU, m) { add_on_cpu<SelectDpp>(m); }

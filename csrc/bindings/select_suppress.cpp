@@ -2,7 +2,6 @@
 
 #include "bindings/common/cuda_call.h"
 #include "bindings/common/methods.h"
-#include "cuda/select_suppress.h"
 
 namespace zoprune {
 namespace {
@@ -12,39 +11,24 @@ constexpr Name<SuppressRule> kRules[] = {{"soft", SuppressRule::soft},
                                          {"hard", SuppressRule::hard}};
 static_assert(is_complete(kRules));
 
-GreedyKernel kernel_of(const Suppression& rule, bool sort) {
-  return [rule, sort, kernel = ZOPRUNE_BEST(select_suppress)](
-             const KeyLayout& layout, const GreedyImage& image, ParallelFor parallel_for) {
-    kernel(rule, layout, image, sort, parallel_for);
-  };
-}
-
-struct SelectSuppress : GreedyTensors {
-  static constexpr const char *kName = "select_suppress", *kScores = "scores";
+struct SelectSuppress : GreedyOperator {
+  static constexpr const char* kName = "select_suppress";
   using Keys = std::optional<Tensor>;
-  static constexpr bool kNeedsKeysOrPositions = true;
 
   SuppressOptions options;
-  bool sort = true;
-  Suppression rule{};
+  Suppression how;
   auto fields() { return std::tie(positions, must_keep, valid, options, sort); }
 
-  void check(const Checker& check) { rule = suppression_of(check, options); }
-  GreedyKernel kernel() const { return kernel_of(rule, sort); }
-  std::string why_not_on_cuda() const { return why_not_on(scores); }
-  Tensor run(CudaCall& call) const {
-    cuda::Suppression neighbours{rule};
-    neighbours.positions = call.floats(positions);
-    neighbours.axes = positions ? static_cast<int>(positions->size(-1)) : 0;
-    return call.run(neighbours, sort);
-  }
+  void check(const Checker& check) { how = suppression_of(check, options); }
+  GreedyKernel kernel() const { return greedy_kernel(ZOPRUNE_BEST(select_suppress), sort, how); }
+  Tensor run(CudaCall& call) const { return call.run(how, sort); }
 };
 
 }  // namespace
 
 Suppression suppression_of(const Checker& check, const SuppressOptions& options) {
-  Suppression rule;
-  rule.rule = check.one_of("rule", options.rule, kRules);
+  Suppression how;
+  how.rule = check.one_of("rule", options.rule, kRules);
   check.in_range("sigma_space", options.sigma_space);
   check.in_range("sigma_similarity", options.sigma_similarity);
   check.require(options.radius > 0, "radius", "a number > 0", options.radius);
@@ -53,18 +37,19 @@ Suppression suppression_of(const Checker& check, const SuppressOptions& options)
   check.require(options.threshold >= -1 && options.threshold <= 1, "threshold",
                 "a number in [-1, 1]", options.threshold);
   const auto scale = [](double sigma) { return static_cast<float>(-1 / (2 * sigma * sigma)); };
-  rule.space_scale = scale(options.sigma_space);
-  rule.similarity_scale = rule.rule == SuppressRule::soft
-                              ? scale(options.sigma_similarity)
-                              : static_cast<float>(-1 / options.sigma_similarity);
-  rule.radius2 = options.radius * options.radius;
-  rule.strength = static_cast<float>(options.strength);
-  rule.threshold = options.threshold;
-  return rule;
+  how.space_scale = scale(options.sigma_space);
+  how.similarity_scale = how.rule == SuppressRule::soft
+                             ? scale(options.sigma_similarity)
+                             : static_cast<float>(-1 / options.sigma_similarity);
+  how.radius2 = options.radius * options.radius;
+  how.strength = static_cast<float>(options.strength);
+  how.threshold = options.threshold;
+  return how;
 }
 
 GreedyKernel suppress_kernel(const Checker& check, const MethodOptions& options) {
-  return kernel_of(suppression_of(check, options.suppress), options.select.sort);
+  return greedy_kernel(ZOPRUNE_BEST(select_suppress), options.select.sort,
+                       suppression_of(check, options.suppress));
 }
 
 ZOPRUNE_LIBRARY_IMPL(CPU, m) { add_on_cpu<SelectSuppress>(m); }

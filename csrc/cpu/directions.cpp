@@ -56,7 +56,7 @@ void normalise(double* row, int64_t dim) {
 }
 
 // Gram-Schmidt against the earlier rows of the group; the second pass removes what rounding left.
-void orthogonalize(const double* group, int64_t earlier_rows, int64_t dim, double* row) {
+void orthogonalise(const double* group, int64_t earlier_rows, int64_t dim, double* row) {
   for (int pass = 0; pass < 2; ++pass)
     for (int64_t r = 0; r < earlier_rows; ++r) {
       const double* earlier = group + r * dim;
@@ -83,7 +83,7 @@ void directions(Distribution distribution, uint64_t seed, int64_t row_begin, int
     }
     if (distribution == Distribution::orthogonal) {
       const int64_t position = r % dim;  // within its group of dim rows
-      orthogonalize(row - position * dim, position, dim, row);
+      orthogonalise(row - position * dim, position, dim, row);
     }
     normalise(row, dim);
   }

@@ -12,9 +12,9 @@
 namespace zoprune::ZOPRUNE_ISA {
 namespace {
 
-// The most similar of `candidates` for some tokens: its position among them, and the cosine.
+// The most similar of `candidates` for some tokens: its index among them, and the cosine.
 struct Nearest {
-  std::vector<int64_t> position;
+  std::vector<int64_t> index;
   std::vector<float> cosine;
 };
 
@@ -104,14 +104,14 @@ class NearestSearch {
         row[c] = cosine(row[c], inv_norm * inv_norm_[c]);
         highest = std::max(highest, row[c]);
       }
-      choose(exact[r], inv_norm, row, highest - margin_, nearest.position[first + r],
+      choose(exact[r], inv_norm, row, highest - margin_, nearest.index[first + r],
              nearest.cosine[first + r]);
     }
   }
 
   // The first of the highest cosine among the candidates that are similar enough.
-  void choose(const void* key, float inv_norm, const float* similar, float enough,
-              int64_t& position, float& highest) {
+  void choose(const void* key, float inv_norm, const float* similar, float enough, int64_t& index,
+              float& highest) {
     highest = -2;
     for (int64_t c = 0; c < count_; ++c) {
       if (similar[c] < enough) continue;
@@ -122,7 +122,7 @@ class NearestSearch {
       }
       if (!(value > highest)) continue;
       highest = value;
-      position = c;
+      index = c;
     }
   }
 
@@ -229,10 +229,10 @@ void merge(MergeRule rule, const MergeImage& image, const int64_t* kept, int64_t
   for (int64_t i = 0; i < image.num_tokens; ++i)
     if (!stays[i] && (!image.valid || image.valid[i])) dropped.push_back(i);
   const Nearest nearest = nearest_of(image, dropped, own, parallel_for);
-  gather_all(rule, image, own, dropped, nearest.position, parallel_for);
+  gather_all(rule, image, own, dropped, nearest.index, parallel_for);
 }
 
-void merge_bipartite(const MergeImage& image, int64_t count, int64_t* positions,
+void merge_bipartite(const MergeImage& image, int64_t count, int64_t* stays,
                      ParallelFor parallel_for) {
   std::vector<int64_t> even, odd;
   for (int64_t i = 0; i < image.num_tokens; ++i) (i % 2 ? odd : even).push_back(i);
@@ -255,9 +255,9 @@ void merge_bipartite(const MergeImage& image, int64_t count, int64_t* positions,
   }
   for (int64_t e : order) {
     source.push_back(2 * e);
-    owner.push_back(row[2 * nearest.position[e] + 1]);
+    owner.push_back(row[2 * nearest.index[e] + 1]);
   }
-  std::copy(own.begin(), own.end(), positions);
+  std::copy(own.begin(), own.end(), stays);
   gather_all(MergeRule::mean, image, own, source, owner, parallel_for);
 }
 

@@ -30,8 +30,8 @@ ZOPRUNE_PER_ISA(
                ParallelFor parallel_for);
 
     // Merges the `count` most similar pairs of an even and an odd token, as means weighted by
-    // `weight`. positions [num_tokens - count] are the tokens that stay.
-    void merge_bipartite(const MergeImage& image, int64_t count, int64_t* positions,
+    // `weight`. stays [num_tokens - count] receives the tokens that remain.
+    void merge_bipartite(const MergeImage& image, int64_t count, int64_t* stays,
                          ParallelFor parallel_for);)
 
 }  // namespace zoprune

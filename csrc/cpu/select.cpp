@@ -18,8 +18,8 @@ class Gains {
   static constexpr bool kPicksAreLowered = false;
   static constexpr bool kRanksFallAlike = false;
 
-  Gains(const Redundancy& rule, const GreedyImage& image)
-      : rule_(rule), weight_(image.tokens), similarity_(image.tokens, -1.0f) {
+  Gains(const Redundancy& how, const GreedyImage& image)
+      : how_(how), weight_(image.tokens), similarity_(image.tokens, -1.0f) {
     const auto counts = [&](int64_t i) {
       return (!image.valid || image.valid[i]) && !is_nan(image.scores[i]);
     };
@@ -34,15 +34,15 @@ class Gains {
   }
 
   // Ranks are by weight alone until they are by the method's gain.
-  void rank_by_gain() { method_ = rule_.method; }
+  void rank_by_gain() { method_ = how_.method; }
 
-  bool lowers() const { return compares_tokens(method_) || rule_.max_similarity < 1; }
+  bool lowers() const { return compares_tokens(method_) || how_.max_similarity < 1; }
 
   uint64_t rank(int64_t token) const {
     const float similarity = similarity_[token];
-    const bool blocked = rule_.max_similarity < 1 && similarity > rule_.max_similarity;
+    const bool blocked = how_.max_similarity < 1 && similarity > how_.max_similarity;
     return pack_rank(blocked ? Candidate::blocked : Candidate::free,
-                     selection_gain(method_, rule_.tradeoff, weight_[token], similarity), token);
+                     selection_gain(method_, how_.tradeoff, weight_[token], similarity), token);
   }
 
   void pick(int64_t) {}
@@ -58,12 +58,12 @@ class Gains {
 
  private:
   float weight_of(int64_t token, float score, float low, float high) const {
-    if (rule_.method == Method::random) return random_weight(rule_.seed, token);
-    if (rule_.method == Method::topk) return score;  // normalising would merge close scores
+    if (how_.method == Method::random) return random_weight(how_.seed, token);
+    if (how_.method == Method::topk) return score;  // normalising would merge close scores
     return normalised_score(score, low, high);
   }
 
-  const Redundancy& rule_;
+  const Redundancy& how_;
   Method method_ = Method::topk;
   std::vector<float> weight_, similarity_;  // [tokens]
 };
@@ -100,7 +100,7 @@ class Isolation {
   }
 
  private:
-  // Compares the tokens at the positions `chosen`, a block of rows, with all of them.
+  // Compares tokens_[chosen], a block of rows, with all tokens.
   void find_nearest(const std::vector<int64_t>& chosen) {
     const int64_t count = tokens_.size(), num_rows = chosen.size();
     const int64_t num_blocks = (count + kRowBlock - 1) / kRowBlock;
@@ -142,25 +142,25 @@ class Isolation {
 
 }  // namespace
 
-void select(const Redundancy& rule, bool centre, const KeyLayout& layout, const GreedyImage& image,
+void select(const Redundancy& how, bool centre, const KeyLayout& layout, const GreedyImage& image,
             bool sort, ParallelFor parallel_for) {
   if (image.keep == 0) return;
   std::optional<Keys> keys;
-  if (rule.compares()) {
+  if (how.compares()) {
     keys.emplace(layout, image.keys, image.tokens);
     if (centre) keys->centre(image.valid, parallel_for);
   }
-  Gains gains(rule, image);
+  Gains gains(how, image);
   LazyGreedy<Gains> greedy(image, keys ? &*keys : nullptr, gains, parallel_for);
   // A first pick has nothing to compare with, so it goes by weight whatever the method.
-  const int64_t by_weight = std::max<int64_t>(rule.num_seed, greedy.num_picks() == 0);
-  if (rule.isolated_first && greedy.num_picks() == 0 && !greedy.scored().empty())
+  const int64_t by_weight = std::max<int64_t>(how.num_seed, greedy.num_picks() == 0);
+  if (how.isolated_first && greedy.num_picks() == 0 && !greedy.scored().empty())
     greedy.take(Isolation(*keys, greedy.scored(), parallel_for).find_most_isolated());
   else
     greedy.grow(greedy.num_picks() + std::min(by_weight, image.keep - greedy.num_picks()));
   gains.rank_by_gain();
-  if (compares_tokens(rule.method)) greedy.lower_by_first_pick();
-  greedy.grow(image.keep, rule.picks_per_step);
+  if (compares_tokens(how.method)) greedy.lower_by_first_pick();
+  greedy.grow(image.keep, how.picks_per_step);
   greedy.write(sort);
 }
 

@@ -15,8 +15,8 @@ class Neighbours {
   static constexpr bool kPicksAreLowered = false;
   static constexpr bool kRanksFallAlike = true;
 
-  Neighbours(const Suppression& suppression, const GreedyImage& image)
-      : rule_(suppression), image_(image), score_(image.tokens), blocked_(image.tokens) {
+  Neighbours(const Suppression& how, const GreedyImage& image)
+      : how_(how), image_(image), score_(image.tokens), blocked_(image.tokens) {
     for (int64_t i = 0; i < image.tokens; ++i) score_[i] = finite_score(image.scores[i]);
   }
 
@@ -33,7 +33,7 @@ class Neighbours {
       const int64_t behind = by.behind(by.first_pick + p);
       for (int64_t i = 0; i < behind; ++i) {
         const float distance2 = squared_distance(by.tokens[i], picks_[by.first_pick + p]);
-        if (!(distance2 <= rule_.radius2)) continue;  // NaN: nobody's neighbour
+        if (!(distance2 <= how_.radius2)) continue;  // NaN: nobody's neighbour
         lower_one(by.tokens[i], distance2, image_.keys ? by.cosines[i * by.stride + p] : 1.0f);
       }
     }
@@ -52,22 +52,22 @@ class Neighbours {
   }
 
   void lower_one(int64_t token, float distance2, float cosine) {
-    if (rule_.rule == SuppressRule::hard) {
-      if (!image_.keys || cosine > rule_.threshold) blocked_[token] = 1;
+    if (how_.rule == SuppressRule::hard) {
+      if (!image_.keys || cosine > how_.threshold) blocked_[token] = 1;
       return;
     }
-    const bool soft = rule_.rule == SuppressRule::soft;
+    const bool soft = how_.rule == SuppressRule::soft;
     const float difference = 1 - cosine;
-    const float exponent = distance2 * rule_.space_scale +
-                           (soft ? difference * difference : difference) * rule_.similarity_scale;
+    const float exponent = distance2 * how_.space_scale +
+                           (soft ? difference * difference : difference) * how_.similarity_scale;
     if (exponent < kUnderflow) return;
     const float closeness = std::exp(exponent);
-    score_[token] -= closeness * (soft ? std::fabs(score_[token]) : rule_.strength);
+    score_[token] -= closeness * (soft ? std::fabs(score_[token]) : how_.strength);
   }
 
   static constexpr float kUnderflow = -103.9f;  // exp of less is zero in fp32
 
-  const Suppression& rule_;
+  const Suppression& how_;
   const GreedyImage& image_;
   std::vector<float> score_;
   std::vector<char> blocked_;
@@ -76,12 +76,12 @@ class Neighbours {
 
 }  // namespace
 
-void select_suppress(const Suppression& suppression, const KeyLayout& layout,
-                     const GreedyImage& image, bool sort, ParallelFor parallel_for) {
+void select_suppress(const Suppression& how, const KeyLayout& layout, const GreedyImage& image,
+                     bool sort, ParallelFor parallel_for) {
   if (image.keep == 0) return;
   std::optional<Keys> keys;
   if (image.keys) keys.emplace(layout, image.keys, image.tokens);
-  Neighbours neighbours(suppression, image);
+  Neighbours neighbours(how, image);
   LazyGreedy<Neighbours> greedy(image, keys ? &*keys : nullptr, neighbours, parallel_for);
   greedy.grow(image.keep);
   greedy.write(sort);

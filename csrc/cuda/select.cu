@@ -14,7 +14,7 @@ struct Greedy<Redundancy> {
   static constexpr bool kGainsRiseOnce = true;
   static constexpr float kNothingSelected = -2;  // below every cosine
 
-  Redundancy rule;
+  Redundancy how;
   Pair* pairs = nullptr;
   float* weight = nullptr;   // [total_tokens]
   float* nearest = nullptr;  // [total_tokens]
@@ -61,8 +61,8 @@ struct Greedy<Redundancy> {
     }
     low = ordered_float(lowest);
     high = ordered_float(highest);
-    const int after_kept = static_cast<int>(min(rule.num_seed, int64_t{image.keep}));
-    isolated_first = rule.isolated_first && kept == 0;
+    const int after_kept = static_cast<int>(min(how.num_seed, int64_t{image.keep}));
+    isolated_first = how.isolated_first && kept == 0;
     seeds = static_cast<int>(kept) + (kept > 0 ? after_kept : max(after_kept, 1));
     rank_for(0);
   }
@@ -74,13 +74,13 @@ struct Greedy<Redundancy> {
   }
 
   __device__ int step() const {
-    return by_weight || pairs == nullptr ? 1 : static_cast<int>(rule.picks_per_step);
+    return by_weight || pairs == nullptr ? 1 : static_cast<int>(how.picks_per_step);
   }
 
   __device__ State start(const SelectArguments& arguments, const Image& image, int i, bool) const {
     float value = finite_score(load_score(arguments, image.start + i));
-    if (compares_tokens(rule.method)) value = normalised_score(value, low, high);
-    if (rule.method == Method::random) value = random_weight(rule.seed, i);
+    if (compares_tokens(how.method)) value = normalised_score(value, low, high);
+    if (how.method == Method::random) value = random_weight(how.seed, i);
     return {value, kNothingSelected};
   }
 
@@ -96,11 +96,11 @@ struct Greedy<Redundancy> {
   // Blocked by too similar a selected token, once and for all.
   __device__ uint64_t rank(uint64_t rank, const State& state) const {
     Candidate candidate = rank_class(rank);
-    if (candidate == Candidate::free && rule.max_similarity < 1 &&
-        state.nearest > rule.max_similarity)
+    if (candidate == Candidate::free && how.max_similarity < 1 &&
+        state.nearest > how.max_similarity)
       candidate = Candidate::blocked;
     float gain = state.weight;
-    if (!by_weight) gain = selection_gain(rule.method, rule.tradeoff, gain, state.nearest);
+    if (!by_weight) gain = selection_gain(how.method, how.tradeoff, gain, state.nearest);
     return pack_rank(candidate, gain, rank_index(rank));
   }
 

@@ -230,12 +230,12 @@ SelectPlan plan_select<Coverage>(const SelectArguments& arguments, const Device&
 }
 
 template <>
-std::string select(const SelectArguments& arguments, const Coverage& objective,
-                   const SelectPlan& plan, void* workspace, cudaStream_t stream) {
+std::string select(const SelectArguments& arguments, const Coverage&, const SelectPlan& plan,
+                   void* workspace, cudaStream_t stream) {
   Arena arena(workspace);
   const Workspace work = lay_out(arguments, plan, arena);
   CoverageState state = lay_out_coverage(arguments, plan, arena);
-  state.given = objective.weights;
+  state.given = arguments.weights;
   auto* kernel = coverage_select_kernel<DType::float32>;
   if (arguments.key_dtype == DType::float16) kernel = coverage_select_kernel<DType::float16>;
   if (arguments.key_dtype == DType::bfloat16) kernel = coverage_select_kernel<DType::bfloat16>;

@@ -18,7 +18,7 @@ struct Greedy<Volume> {
   static constexpr int64_t kWhole = int64_t{1} << 62;
   static constexpr int64_t kDependent = 46116860184273;  // 1e-5: less adds no volume
 
-  Volume rule;
+  Volume how;
   Pair* pairs = nullptr;
   float* quality = nullptr;       // [total_tokens]
   int64_t* residual = nullptr;    // [total_tokens]

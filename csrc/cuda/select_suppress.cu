@@ -1,6 +1,5 @@
 // Selection by a score that each pick lowers nearby.
 #include "cuda/greedy/kernel.cuh"
-#include "cuda/select_suppress.h"
 
 namespace zoprune::cuda {
 
@@ -15,17 +14,21 @@ struct Greedy<Suppression> {
   };
   static constexpr bool kGainsRiseOnce = false;
 
-  Suppression rule;
+  Suppression how;
   Pair* pairs = nullptr;
   float* score = nullptr;  // [total_tokens]
+  const float* positions = nullptr;
+  int axes = 0;
 
   void lay_out(Arena& arena, const SelectArguments& arguments, const SelectPlan& plan) {
     pairs = arena.take<Pair>(int64_t{plan.groups} * kBlock * kBlock);
     score = arena.take<float>(arguments.total_tokens);
+    positions = arguments.positions;
+    axes = arguments.axes;
   }
 
   __device__ void begin(const SelectArguments& arguments, const Image&) {
-    if (arguments.keys == nullptr) rule.threshold = -2;  // whatever is near is close
+    if (arguments.keys == nullptr) how.threshold = -2;  // whatever is near is close
   }
   __device__ void rank_for(int) {}
   __device__ int begin_round(int, int left) const { return left; }
@@ -47,19 +50,19 @@ struct Greedy<Suppression> {
   __device__ Pair relate(const Image& image, int i, int other, float cosine) const {
     if (other < 0) return 0;
     float distance2 = 0;
-    for (int axis = 0; axis < rule.axes; ++axis) {
-      const float step = rule.positions[(image.start + i) * rule.axes + axis] -
-                         rule.positions[(image.start + other) * rule.axes + axis];
+    for (int axis = 0; axis < axes; ++axis) {
+      const float step = positions[(image.start + i) * axes + axis] -
+                         positions[(image.start + other) * axes + axis];
       distance2 += step * step;
     }
-    if (!(distance2 <= rule.radius2)) return 0;  // NaN: nobody's neighbour
-    if (rule.rule == SuppressRule::hard) return cosine > rule.threshold ? 1.0f : 0.0f;
-    const bool soft = rule.rule == SuppressRule::soft;
+    if (!(distance2 <= how.radius2)) return 0;  // NaN: nobody's neighbour
+    if (how.rule == SuppressRule::hard) return cosine > how.threshold ? 1.0f : 0.0f;
+    const bool soft = how.rule == SuppressRule::soft;
     const float difference = 1 - cosine;
     const float closeness =
-        expf(distance2 * rule.space_scale +
-             (soft ? difference * difference : difference) * rule.similarity_scale);
-    return soft ? closeness : closeness * rule.strength;
+        expf(distance2 * how.space_scale +
+             (soft ? difference * difference : difference) * how.similarity_scale);
+    return soft ? closeness : closeness * how.strength;
   }
 
   __device__ void publish(const State (&)[kSlots], int, int) const {}
@@ -82,10 +85,10 @@ struct Greedy<Suppression> {
  private:
   __device__ void lower_by(State& state, Pair pair) const {
     if (!(pair > 0)) return;
-    if (rule.rule == SuppressRule::hard)
+    if (how.rule == SuppressRule::hard)
       state.blocked = true;
     else
-      state.score -= rule.rule == SuppressRule::soft ? pair * fabsf(state.score) : pair;
+      state.score -= how.rule == SuppressRule::soft ? pair * fabsf(state.score) : pair;
   }
 };
 

@@ -100,16 +100,16 @@ void select_once() {
   std::unique_ptr<int64_t[]> indices(new int64_t[image.keep]);
   image.indices = indices.get();
   const bool sort = integer(0, 1);
-  Redundancy rule;
-  rule.method = static_cast<Method>(integer(0, 4));
-  rule.max_similarity = integer(0, 1) ? 1.0f : 0.3f;
-  rule.isolated_first = integer(0, 3) == 0;
-  rule.num_seed = rule.isolated_first ? 0 : integer(0, 4);
-  rule.picks_per_step = integer(1, 5);
+  Redundancy how;
+  how.method = static_cast<Method>(integer(0, 4));
+  how.max_similarity = integer(0, 1) ? 1.0f : 0.3f;
+  how.isolated_first = integer(0, 3) == 0;
+  how.num_seed = how.isolated_first ? 0 : integer(0, 4);
+  how.picks_per_step = integer(1, 5);
   const bool centre = integer(0, 1);
   GreedyImage plain = image;
-  if (!rule.compares()) plain.keys = nullptr;
-  kernels::select(rule, centre && plain.keys, layout, plain, sort, two_threads);
+  if (!how.compares()) plain.keys = nullptr;
+  kernels::select(how, centre && plain.keys, layout, plain, sort, two_threads);
   check_picks(plain, sort);
   kernels::select_dpp(layout, image, sort, two_threads);
   check_picks(image, sort);
@@ -139,10 +139,10 @@ void merge_once() {
   image.num_tokens = tokens;
   image.merged = merged.get();
   image.sizes = sizes.get();
-  std::unique_ptr<int64_t[]> picks(new int64_t[kept]), positions(new int64_t[tokens]);
+  std::unique_ptr<int64_t[]> picks(new int64_t[kept]), stays(new int64_t[tokens]);
   for (int64_t i = 0; i < kept; ++i) picks[i] = i;
   kernels::merge(static_cast<MergeRule>(integer(0, 2)), image, picks.get(), kept, two_threads);
-  kernels::merge_bipartite(image, integer(0, tokens / 2), positions.get(), two_threads);
+  kernels::merge_bipartite(image, integer(0, tokens / 2), stays.get(), two_threads);
 }
 
 void budget_once() {

@@ -7,7 +7,7 @@ from tests.test_build import python
 from zoprune_kernels import backend, reference
 from zoprune_kernels.checks import ACTIVATIONS
 from zoprune_kernels.operators.fold_metric import metric_dtype
-from zoprune_kernels.testing import DTYPES, Projector, fallback, projector, refusals
+from zoprune_kernels.testing import DTYPES, TinyProjector, fallback, projector, refusals
 
 OPS = torch.ops.zoprune
 SCORING = ["sensitivity", "fold_metric", "expected_sensitivity"]
@@ -25,7 +25,7 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return float(((actual.double() - expected).abs() / scale).max())
 
 
-def expected_scores(p: Projector, directions: torch.Tensor, step: float, activation: str):
+def expected_scores(p: TinyProjector, directions: torch.Tensor, step: float, activation: str):
     """Of the same rounded inputs, in float64, as the paper writes them."""
     x, w1, b1, w2, _ = p.double().layers
     form = reference.paper_sensitivity if step > 0 else reference.sensitivity
@@ -33,7 +33,7 @@ def expected_scores(p: Projector, directions: torch.Tensor, step: float, activat
 
 
 def check_scores(
-    p: Projector, activation: str, step: float, num: int = 5, tolerance: float | None = None
+    p: TinyProjector, activation: str, step: float, num: int = 5, tolerance: float | None = None
 ) -> None:
     """sensitivity, fold_metric and expected_sensitivity of one projector."""
     dtype = p.x.dtype

@@ -60,25 +60,25 @@ def test_the_reference_passes_in_its_order_and_as_a_set(made):
 
 
 def test_every_replaced_pick_is_refused(made):
-    """Each position in turn gets a token that was not picked: less gain, or a lower class."""
+    """Each pick in turn gets a token that was not picked: less gain, or a lower class."""
     pick, certify, _ = made
     picks = pick()
     others = torch.tensor([token for token in range(N) if token not in picks.tolist()])
-    for position in range(K):
+    for number in range(K):
         wrong = picks.clone()
-        wrong[position] = others[torch.randint(len(others), ())]
+        wrong[number] = others[torch.randint(len(others), ())]
         check = certify(wrong)
-        assert not check.passed and not check.exact and check.where, (position, check)
-        assert not certify(wrong, in_order=False).passed, position
+        assert not check.passed and not check.exact and check.where, (number, check)
+        assert not certify(wrong, in_order=False).passed, number
 
 
 def test_swapped_picks_are_refused(made):
     pick, certify, _ = made
     picks = pick()
-    for position in range(K - 1):
+    for number in range(K - 1):
         wrong = picks.clone()
-        wrong[[position, position + 1]] = picks[[position + 1, position]]
-        assert not certify(wrong).passed, position
+        wrong[[number, number + 1]] = picks[[number + 1, number]]
+        assert not certify(wrong).passed, number
 
 
 def test_what_no_rounding_explains_is_infinitely_wrong(made):

@@ -103,7 +103,7 @@ def test_merge_does_not_depend_on_the_batch(dtype):
 @pytest.mark.parametrize("n,count", [(1, 0), (2, 1), (63, 20), (64, 32), (577, 100)])
 def test_merge_bipartite(n, count):
     tokens, keys, size = torch.randn(2, n, 12), torch.randn(2, n, 9), torch.rand(2, n) + 0.5
-    merged, sizes, positions = OPS.merge_bipartite(tokens, keys, count, size)
+    merged, sizes, stays = OPS.merge_bipartite(tokens, keys, count, size)
     for b in range(2):
         similar = cosines(keys[b])[0::2, 1::2]
         members = {i: [i] for i in range(n)}
@@ -111,7 +111,7 @@ def test_merge_bipartite(n, count):
             best = similar.max(dim=1)
             for a in best.values.argsort(descending=True)[:count].tolist():
                 members[2 * int(best.indices[a]) + 1] += members.pop(2 * a)
-        assert positions[b].tolist() == sorted(members)
+        assert stays[b].tolist() == sorted(members)
         for row, i in enumerate(sorted(members)):
             w, t = size[b, members[i]].double(), tokens[b, members[i]].double()
             expected = (w[:, None] * t).sum(0) / w.sum()
@@ -120,9 +120,9 @@ def test_merge_bipartite(n, count):
 
 
 def test_equal_pairs_merge_from_the_lowest_position():
-    keys = torch.eye(2)[[0, 0, 1, 1] * 5]  # every token at an even position has an equal one
-    merged, sizes, positions = OPS.merge_bipartite(torch.arange(20.0)[:, None], keys, 3)
-    assert positions.tolist() == [1, 3, 5, *range(6, 20)]
+    keys = torch.eye(2)[[0, 0, 1, 1] * 5]  # every token at an even index has an equal one
+    merged, sizes, stays = OPS.merge_bipartite(torch.arange(20.0)[:, None], keys, 3)
+    assert stays.tolist() == [1, 3, 5, *range(6, 20)]
     assert sizes[:3].tolist() == [3, 2, 1]  # the first of equals is the nearest: 1 for 0 and 4
     assert merged[:3, 0].tolist() == pytest.approx([5 / 3, 2.5, 5])
 

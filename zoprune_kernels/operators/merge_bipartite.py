@@ -27,6 +27,7 @@ def _checks(call: Call) -> tuple[Output, Output, Output]:
     )
 
 
+# The last are indices; the schema, once published, calls them positions.
 @operator(_checks, returns=("merged", "sizes", "positions"))
 def merge_bipartite(
     tokens: Tensor, keys: Tensor, count: int, sizes: Tensor | None = None

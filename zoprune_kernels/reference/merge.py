@@ -20,11 +20,11 @@ def merge(
     """Tokens [N, D] of one image to the kept ones [k]: merged [k, D] and sizes [k]."""
     t = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
     w = torch.ones_like(t[:, 0]) if weights is None else weights.to(t.dtype)
-    position = torch.arange(len(indices), device=t.device)
+    number = torch.arange(len(indices), device=t.device)
     dropped = torch.ones_like(w, dtype=torch.bool).index_fill(0, indices, False)
     if valid is not None:
         dropped = dropped & valid
-    owner = nearest_kept(keys, indices).index_copy(0, indices, position)
+    owner = nearest_kept(keys, indices).index_copy(0, indices, number)
     given = torch.where(dropped, w, 0.0)  # [N] what dropped tokens weigh
     gift = torch.where(dropped[:, None], w[:, None] * t, 0.0)  # padding may hold NaN
     gathered = added_at(torch.zeros_like(t[: len(indices)]), owner, gift)
@@ -41,7 +41,7 @@ def merge(
 
 
 def nearest_kept(keys: Tensor, indices: Tensor) -> Tensor:
-    """Position in ``indices`` of each token's most similar kept token; ties to the first."""
+    """Which of ``indices`` is each token's most similar kept token's; ties to the first."""
     z = unit_keys(keys)
     return first_argmax((z @ z[indices].T).clamp(-1, 1))
 
@@ -54,7 +54,7 @@ def added_at(rows: Tensor, index: Tensor, added: Tensor) -> Tensor:
 
 
 def first_argmax(rows: Tensor) -> Tensor:
-    """argmax of each row [N, k]; the lowest position of equal values, which argmax leaves open."""
-    position = torch.arange(rows.shape[-1], device=rows.device)
+    """argmax of each row [N, k]; the lowest index of equal values, which argmax leaves open."""
+    index = torch.arange(rows.shape[-1], device=rows.device)
     best = rows == rows.amax(-1, keepdim=True)
-    return torch.where(best, position, rows.shape[-1]).amin(-1)
+    return torch.where(best, index, rows.shape[-1]).amin(-1)

@@ -14,7 +14,7 @@ def merge_bipartite(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """ToMe: the ``count`` most similar pairs (even, odd) of one image's tokens [N, D] merge.
 
-    Returns merged [N - count, D], sizes [N - count] and the positions [N - count] that stay.
+    Returns merged [N - count, D], sizes [N - count] and the indices [N - count] that stay.
     """
     t = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
     size = torch.ones_like(t[:, 0]) if sizes is None else sizes.to(t.dtype)
@@ -31,7 +31,7 @@ def merge_bipartite(
     total = added_at(size, target, size[2 * source])
     weighted = size[:, None] * t
     merged = added_at(weighted, target, weighted[2 * source]) / total[:, None]
-    positions = torch.where(stays, index, len(t)).sort().values[: len(t) - count]
+    left = torch.where(stays, index, len(t)).sort().values[: len(t) - count]
     grown = total > size
     merged = torch.where(grown[:, None], merged, t)  # what did not grow stays to the last bit
-    return merged[positions], total[positions], positions
+    return merged[left], total[left], left

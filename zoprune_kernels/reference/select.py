@@ -38,12 +38,12 @@ def select(
 
     ``options`` are those of :class:`SelectOptions`.
     """
-    rule = SelectOptions(**in_python(options))
+    how = SelectOptions(**in_python(options))
 
     def select_image(
         scores: Tensor, keys: Tensor | None, must_keep: Tensor | None, valid: Tensor | None
     ) -> Tensor:
-        picks = _greedy(scores, keys, k, must_keep, valid, rule, seed)
+        picks = _greedy(scores, keys, k, must_keep, valid, how, seed)
         return picks.sort().values if sort else picks
 
     return by_image(select_image, 1, scores, keys, must_keep, valid)
@@ -55,12 +55,12 @@ def _greedy(
     k: int,
     must_keep: Tensor | None,
     valid: Tensor | None,
-    rule: SelectOptions,
+    how: SelectOptions,
     seed: int,
 ) -> Tensor:
     """Indices [k] in pick order: the best remaining candidate, k times."""
-    weight = _weights(scores, valid, rule.method, seed)
-    z = None if keys is None else unit_keys(_centred(keys, valid) if rule.centre else keys)
+    weight = _weights(scores, valid, how.method, seed)
+    z = None if keys is None else unit_keys(_centred(keys, valid) if how.centre else keys)
     # The largest cosine to the selected tokens; nothing is selected yet.
     similarity = torch.full_like(weight, -math.inf)
     classes = candidate_classes(scores, must_keep, valid)
@@ -69,16 +69,16 @@ def _greedy(
     picks = torch.empty(k, dtype=torch.int64, device=scores.device)
     gain, shown = weight, similarity
     for step in range(k):
-        by_score = kept + max(min(rule.picks_by_score, k), 1)  # the picks until here go by weight
-        by_score = torch.where((kept > 0) & (rule.picks_by_score == 0), kept, by_score)
-        update = (step < by_score) | ((step - by_score) % rule.picks_per_step == 0)
+        by_score = kept + max(min(how.picks_by_score, k), 1)  # the picks until here go by weight
+        by_score = torch.where((kept > 0) & (how.picks_by_score == 0), kept, by_score)
+        update = (step < by_score) | ((step - by_score) % how.picks_per_step == 0)
         shown = torch.where(update, similarity, shown)
-        if rule.max_similarity < 1:
+        if how.max_similarity < 1:
             free = (classes == FREE) | (classes == BLOCKED)
-            too_close = shown > rule.max_similarity
+            too_close = shown > how.max_similarity
             classes = torch.where(free, torch.where(too_close, BLOCKED, FREE), classes)
-        gain = torch.where(step < by_score, weight, _gain(weight, shown, rule))
-        if step == 0 and rule.first == "isolated" and z is not None:
+        gain = torch.where(step < by_score, weight, _gain(weight, shown, how))
+        if step == 0 and how.first == "isolated" and z is not None:
             gain = torch.where(kept > 0, gain, _isolation(z, classes == FREE))
         pick = first_best(classes, gain)
         picks[step] = pick
@@ -89,13 +89,13 @@ def _greedy(
     return picks
 
 
-def _gain(weight: Tensor, similarity: Tensor, rule: SelectOptions) -> Tensor:
-    if rule.method == "sads":
+def _gain(weight: Tensor, similarity: Tensor, how: SelectOptions) -> Tensor:
+    if how.method == "sads":
         return weight * (1 - similarity)
-    if rule.method == "maxmin":
+    if how.method == "maxmin":
         return 1 - similarity
-    if rule.method == "mmr":
-        return rule.tradeoff * weight - (1 - rule.tradeoff) * similarity
+    if how.method == "mmr":
+        return how.tradeoff * weight - (1 - how.tradeoff) * similarity
     return weight  # topk, random
 
 

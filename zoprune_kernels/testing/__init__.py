@@ -22,7 +22,7 @@ from .backends import fallback, on_backend, on_every_backend
 from .calls import Call, call, calls, operator_calls, refusals
 from .certificates import certify_coverage, certify_dpp, certify_select, certify_suppress
 from .check import Check, relative_error
-from .inputs import DTYPES, Projector, clustered, grid, patches, projector
+from .inputs import DTYPES, TinyProjector, clustered, grid, patches, projector
 from .operators import (
     METRIC_TOLERANCE,
     OWN_KEYS_TOLERANCE,
@@ -39,7 +39,7 @@ __all__ = [
     "TOKEN_TOLERANCE",
     "Call",
     "Check",
-    "Projector",
+    "TinyProjector",
     "call",
     "calls",
     "certify",

@@ -65,9 +65,9 @@ def certify_select(
     """
     image = _Image(picks, scores, must_keep, valid, in_order, steps, rivals)
     seed = options.pop("seed", 0)
-    rule = SelectOptions(**in_python(options))
+    how = SelectOptions(**in_python(options))
     keys = image.batched(keys)
-    objective = Redundancy(image.scores, keys, image.valid, image.kept, image.among, rule, seed)
+    objective = Redundancy(image.scores, keys, image.valid, image.kept, image.among, how, seed)
     return image.replay("selection", objective, tolerance)
 
 
@@ -186,7 +186,7 @@ class _Image:
         scored = left & ~self.scores[:, self.among].isnan()
         chosen = torch.zeros_like(left).scatter_(1, local, True)
         rows = torch.arange(len(left), device=self.device)
-        position = torch.arange(left.shape[1], device=self.device)
+        index = torch.arange(left.shape[1], device=self.device)
         worst, where, exact = 0.0, "", True
         for step in range(self.steps):
             state = objective.state(step)
@@ -195,11 +195,11 @@ class _Image:
             rank = torch.where(left, torch.where(kept, MUST_KEEP, rank), 0)
             compared = torch.where(rank == FREE, gain, blocked_gain)
             compared = torch.where((rank == FREE) | (rank == BLOCKED), compared, 0.0)
-            best = _first_best(rank, compared, position)
+            best = _first_best(rank, compared, index)
             pick = (
                 local[:, step]
                 if self.in_order
-                else _first_best(torch.where(chosen, rank, 0), compared, position)
+                else _first_best(torch.where(chosen, rank, 0), compared, index)
             )
             exact &= bool((pick == best).all())
             usable = left & scored & ~kept
@@ -242,8 +242,8 @@ def _regret(
     return torch.where((in_class == FREE) | (in_class == BLOCKED), by_gain, by_index)
 
 
-def _first_best(rank: Tensor, compared: Tensor, position: Tensor) -> Tensor:
+def _first_best(rank: Tensor, compared: Tensor, index: Tensor) -> Tensor:
     """Best class, then highest gain, then lowest index, [B]."""
     top = rank == rank.amax(1, keepdim=True)
     highest = torch.where(top, compared, -math.inf).amax(1, keepdim=True)
-    return torch.where(top & (compared == highest), position, len(position)).amin(1)
+    return torch.where(top & (compared == highest), index, len(index)).amin(1)

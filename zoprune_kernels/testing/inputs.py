@@ -11,7 +11,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass
-class Projector:
+class TinyProjector:
     """Tokens x and a projector scaled so that pre-activations have unit variance."""
 
     x: Tensor
@@ -29,13 +29,13 @@ class Projector:
         """x and both layers, as the operators take them."""
         return self.x, self.w1, self.b1, self.w2, self.b2
 
-    def double(self) -> Projector:
+    def double(self) -> TinyProjector:
         """The same rounded values in float64."""
         return self._with(torch.float64)
 
-    def _with(self, dtype: torch.dtype) -> Projector:
+    def _with(self, dtype: torch.dtype) -> TinyProjector:
         b1, b2 = (None if b is None else b.to(dtype) for b in (self.b1, self.b2))
-        return Projector(self.x.to(dtype), self.w1.to(dtype), b1, self.w2.to(dtype), b2)
+        return TinyProjector(self.x.to(dtype), self.w1.to(dtype), b1, self.w2.to(dtype), b2)
 
     def module(self, activation: nn.Module | None = None) -> nn.Sequential:
         """The same weights as ``nn.Sequential(Linear, activation or GELU, Linear)``."""
@@ -58,14 +58,14 @@ def projector(
     out: int = 48,
     dtype: torch.dtype = torch.float32,
     bias: bool = True,
-) -> Projector:
+) -> TinyProjector:
     """x [*lead, d] and random layers d -> hidden -> out, from torch's generator."""
     x = torch.randn(*lead, d)
     w1 = torch.randn(hidden, d) / d**0.5
     b1 = torch.randn(hidden) / 2 if bias else None
     w2 = torch.randn(out, hidden) / hidden**0.5
     b2 = torch.randn(out) if bias else None
-    return Projector(x, w1, b1, w2, b2)._with(dtype)
+    return TinyProjector(x, w1, b1, w2, b2)._with(dtype)
 
 
 def clustered(tokens: int, dim: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -1,7 +1,7 @@
 """Gains in float64 by the definitions of docs/selection.md and docs/family.md, for all images.
 
 An objective holds what greedy selection knows after some picks. Shapes: B images, N tokens, of
-which C ``among`` are compared; picks are given as positions in ``among``.
+which C ``among`` are compared; picks are given as indices into ``among``.
 """
 
 from __future__ import annotations

@@ -223,11 +223,11 @@ def _check_bipartite(arguments: Arguments, result: tuple[Tensor, ...]) -> list[C
         result = tuple(part[None] for part in result)
     checks = []
     for b in range(len(tokens)):
-        got, size, positions = (part[b] for part in result)
+        got, size, stays = (part[b] for part in result)
         t, z, w = tokens[b].double(), keys[b].double(), _doubled(_row(sizes, b))
-        want, want_size, want_positions = reference.merge_bipartite(t, z, arguments["count"], w)
-        same = positions == want_positions
-        checks.append(Check("share of positions", float((~same).double().mean()), DIFFERENT_ROWS))
+        want, want_size, want_stays = reference.merge_bipartite(t, z, arguments["count"], w)
+        same = stays == want_stays
+        checks.append(Check("share of indices", float((~same).double().mean()), DIFFERENT_ROWS))
         checks.append(_by_rows("share of merged tokens", got[same], want[same]))
         lost = size.double() @ got.double() - want_size @ want
         error = float(lost.norm() / (want_size @ want).norm())

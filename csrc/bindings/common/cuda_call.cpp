@@ -10,6 +10,8 @@
 namespace zoprune {
 namespace {
 
+using torch::stable::to;
+
 cuda::DType dtype_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case ScalarType::Half:
@@ -74,6 +76,11 @@ CudaCall::CudaCall(const std::string& op, const GreedyTensors& tensors, const Le
   }
   if (tensors.must_keep) arguments_.must_keep = keep<bool>(*tensors.must_keep);
   if (tensors.valid) arguments_.valid = keep<bool>(*tensors.valid);
+  if (tensors.weights) arguments_.weights = keep<float>(to(*tensors.weights, ScalarType::Float));
+  if (tensors.positions) {
+    arguments_.positions = keep<float>(to(*tensors.positions, ScalarType::Float));
+    arguments_.axes = static_cast<int>(tensors.positions->size(-1));
+  }
   arguments_.indices = indices_.mutable_data_ptr<int64_t>();
   arguments_.total_keep = indices_.numel();
 }
@@ -82,10 +89,6 @@ template <typename T>
 const T* CudaCall::keep(const Tensor& tensor) {
   alive_.push_back(torch::stable::contiguous(tensor));
   return static_cast<const T*>(alive_.back().const_data_ptr());
-}
-
-const float* CudaCall::floats(const std::optional<Tensor>& tensor) {
-  return tensor ? keep<float>(torch::stable::to(*tensor, ScalarType::Float)) : nullptr;
 }
 
 void CudaCall::centre() {

@@ -15,18 +15,12 @@
 
 namespace zoprune {
 
-// Why no kernel can run on the tensor's device; empty where one can.
-std::string why_not_on(const Tensor& scores);
-
 // Everything is enqueued on torch's current stream, where the allocator may reuse the workspace as
 // soon as it is given back. The tensors have been checked; keys are given where they are compared.
 class CudaCall {
  public:
   CudaCall(const std::string& op, const GreedyTensors& tensors, int64_t k);
   CudaCall(const std::string& op, const GreedyTensors& tensors, const Packing& packing);
-
-  // Contiguous in float32, alive as long as the call; null where there is none.
-  const float* floats(const std::optional<Tensor>& tensor);
 
   // Compares keys minus their mean from here on.
   void centre();
@@ -47,7 +41,7 @@ class CudaCall {
   void check(const std::string& error) const;
   cuda::Stream stream() const;
   template <typename T>
-  const T* keep(const Tensor& tensor);
+  const T* keep(const Tensor& tensor);  // contiguous, alive as long as the call
 
   const std::string op_;
   const torch::stable::accelerator::DeviceGuard guard_;
@@ -69,9 +63,7 @@ Tensor run_reference(const std::string& op, const std::string& reason, Arguments
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
-// greedy.h says what an Operator is. On CUDA it has
-//   std::string why_not_on_cuda() const   why its kernel cannot serve the call; empty where it can
-//   Tensor run(CudaCall&) const
+// greedy.h says what an Operator is.
 template <typename Operator, typename Keep>
 Tensor select_on_cuda(Tensor scores, typename Operator::Keys keys, Keep keep, Operator in) {
   const Checker check = check_call(in, scores, keys, keep);

@@ -35,18 +35,37 @@ void check_tensors(const Checker& check, const GreedyTensors& tensors, bool pack
 
 using GreedyKernel = std::function<void(const KeyLayout&, const GreedyImage&, ParallelFor)>;
 
-// int64 indices of the picks, of this shape: in each image's own numbering, or positions in the
-// packed array. Everything is checked.
+// A kernel of cpu/<op>.h with its options.
+template <typename Kernel, typename... Options>
+GreedyKernel greedy_kernel(Kernel* kernel, bool sort, Options... options) {
+  return [=](const KeyLayout& layout, const GreedyImage& image, ParallelFor parallel_for) {
+    kernel(options..., layout, image, sort, parallel_for);
+  };
+}
+
+// Why no CUDA kernel can run on the tensor's device; empty where one can.
+std::string why_not_on(const Tensor& scores);
+
+// int64 indices of the picks, of this shape: within each image, or within the packed array.
+// Everything is checked.
 Tensor pick(const GreedyTensors& tensors, const std::vector<Segment>& images, bool packed,
             const Lead& shape, const GreedyKernel& kernel);
 
-// An Operator is a struct of its arguments after `k`, in the schema's order, and has
-//   kName, kScores                what it and its first argument are called
-//   Keys                          of its second: Tensor, or std::optional<Tensor>
-//   kNeedsKeysOrPositions         whether one of them has to be given
-//   void check(const Checker&)    checks its options; may drop keys that it does not compare
-//   GreedyKernel kernel() const   for the CPU
-//   why_not(scores), run(call)    for CUDA: cuda_call.h
+// What an Operator has by default. It is a struct of its arguments after `k`, fields() in the
+// schema's order, and adds kName, for the CPU `GreedyKernel kernel() const`, and for CUDA
+// `Tensor run(CudaCall&) const`.
+struct GreedyOperator : GreedyTensors {
+  static constexpr const char* kScores = "scores";  // what its first argument is called
+  using Keys = Tensor;                              // or std::optional<Tensor>
+  static constexpr bool kNeedsKeysOrPositions = true;
+
+  void check(const Checker&) {}  // its options; may drop keys that it does not compare
+  // Why its CUDA kernel cannot serve the call; empty where it can.
+  std::string why_not_on_cuda() const { return why_not_on(scores); }
+
+  bool sort = true;
+};
+
 template <typename Operator, typename Keep>
 Checker check_call(Operator& in, const Tensor& scores, const std::optional<Tensor>& keys,
                    const Keep& keep) {

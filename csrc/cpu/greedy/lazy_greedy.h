@@ -117,7 +117,7 @@ class LazyGreedy {
   static constexpr int64_t kMinBlock = 32, kMaxBlock = 256;  // candidates of one round
   static constexpr int64_t kBytesWorthThreads = 1 << 21;     // of keys that pairs are made of
 
-  int64_t token(int64_t position) const { return rank_index(pool_[position]); }
+  int64_t token(int64_t slot) const { return rank_index(pool_[slot]); }
 
   void pick(int64_t token) {
     picks_.push_back(token);
@@ -253,14 +253,14 @@ class LazyGreedy {
     });
   }
 
-  // Whether the tokens at these positions of the pool have the ranks that they seem to have.
-  bool confirm(const int64_t* positions, int64_t count) {
+  // Whether the tokens in these slots of the pool have the ranks that they seem to have.
+  bool confirm(const int64_t* slots, int64_t count) {
     bool confirmed = true;
     if constexpr (Objective::kPicksAreLowered)
       for (int64_t i = 0; i < count; ++i) {
-        const uint64_t rank = objective_.confirm(token(positions[i]));
-        confirmed = confirmed && rank == pool_[positions[i]];
-        pool_[positions[i]] = rank;
+        const uint64_t rank = objective_.confirm(token(slots[i]));
+        confirmed = confirmed && rank == pool_[slots[i]];
+        pool_[slots[i]] = rank;
       }
     return confirmed;
   }
@@ -268,7 +268,7 @@ class LazyGreedy {
   // Plain greedy among the pool's first `count` tokens, as long as none outside can rank higher. A
   // step is taken as a whole: all of its picks must precede what is outside.
   void pick_among(int64_t count, uint64_t bound, int64_t until, int64_t step) {
-    std::vector<int64_t> order(count), tokens(count), seen;  // order: positions in the block
+    std::vector<int64_t> order(count), tokens(count), seen;  // order: indices into the block
     std::iota(order.begin(), order.end(), 0);
     std::vector<float> cosines(count);
     while (num_picks() < until && !order.empty()) {

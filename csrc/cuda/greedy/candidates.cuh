@@ -112,11 +112,11 @@ __device__ inline Candidates choose_candidates(const Image& image, const Workspa
 
   if (thread < chosen) {  // sorted, because the order of the atomics is not the same everywhere
     const uint64_t rank = s.unsorted[thread];
-    int position = 0;
-    for (int other = 0; other < chosen; ++other) position += s.unsorted[other] > rank;
-    s.candidate[position] = rank;
+    int place = 0;
+    for (int other = 0; other < chosen; ++other) place += s.unsorted[other] > rank;
+    s.candidate[place] = rank;
     if (work.inverse_norm != nullptr)
-      s.inverse_norm[position] = load_fresh(work.inverse_norm + image.start + rank_index(rank));
+      s.inverse_norm[place] = load_fresh(work.inverse_norm + image.start + rank_index(rank));
   }
   __syncthreads();
   return {chosen, bound};

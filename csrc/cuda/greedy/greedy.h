@@ -21,8 +21,11 @@ struct SelectArguments {
   const void* keys = nullptr;  // [total_tokens, dim], or null where tokens are not compared
   DType key_dtype = DType::float32;
   int64_t dim = 0;
-  const bool* must_keep = nullptr;  // [total_tokens] or null
-  const bool* valid = nullptr;      // [total_tokens] or null
+  const bool* must_keep = nullptr;   // [total_tokens] or null
+  const bool* valid = nullptr;       // [total_tokens] or null
+  const float* positions = nullptr;  // [total_tokens, axes] or null
+  int axes = 0;
+  const float* weights = nullptr;  // [total_tokens] or null: all alike
   const int32_t* cu_tokens = nullptr;
   const int32_t* cu_keep = nullptr;
   int64_t images = 1;
@@ -31,7 +34,7 @@ struct SelectArguments {
   int64_t total_tokens = 0;
   int64_t total_keep = 0;
   bool sort = true;
-  int64_t* indices = nullptr;  // [total_keep]; positions in the image, or in the packed array
+  int64_t* indices = nullptr;  // [total_keep]; within the image, or within the packed array
 };
 
 // How a call is spread over a device: a group of `ctas` thread blocks works on one image at a time.
@@ -60,7 +63,7 @@ struct Device {
 std::string select_unavailable();
 
 // Objective is what a selection maximises: Redundancy, Suppression, Volume or Coverage, each in a
-// header and a .cu file of its own.
+// .cu file of its own.
 template <typename Objective>
 SelectPlan plan_select(const SelectArguments& arguments, const Device& device);
 

@@ -32,7 +32,7 @@ __device__ inline Image find_image(const SelectArguments& arguments, const Selec
   return image;
 }
 
-// One thread block writes the positions of the picked tokens, whose rank is 0, in ascending order.
+// One thread block writes the indices of the picked tokens, whose rank is 0, in ascending order.
 __device__ inline void write_sorted(const Image& image, const Workspace& work, int64_t origin,
                                     int64_t* indices) {
   Shared& s = shared();

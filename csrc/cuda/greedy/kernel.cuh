@@ -94,7 +94,7 @@ std::string select(const SelectArguments& arguments, const Objective& objective,
   Arena arena(workspace);
   const Workspace work = lay_out(arguments, plan, arena);
   Greedy<Objective> greedy;
-  greedy.rule = objective;
+  greedy.how = objective;
   greedy.lay_out(arena, arguments, plan);
   auto* kernel = select_kernel<DType::float32, Objective>;
   if (arguments.key_dtype == DType::float16) kernel = select_kernel<DType::float16, Objective>;

@@ -130,7 +130,7 @@ __device__ inline uint64_t most_isolated(const SelectArguments& arguments, const
 // Fills the workspace for the image's tokens. Where an objective's gains may rise after the first
 // pick and none must be kept, the best token is picked at once: the similarities to it come with
 // the norms, of one pass over the keys. Returns how many tokens are selected, 0 or 1, and their
-// position in `first`.
+// index in `first`.
 template <DType type, typename Objective>
 __device__ int start_image(const SelectArguments& arguments, Objective& objective,
                            const Keys<type>& keys, const Image& image, const Workspace& work,

@@ -1,4 +1,4 @@
-"""What the adapters share: checks that name the argument, similarities, positions of flags."""
+"""What the adapters share: checks that name the argument, similarities, indices of flags."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
     return x @ y.transpose(-1, -2)
 
 
-def positions_of(flags: Tensor, count: int) -> Tensor:
-    """Ascending positions [..., count] of the set flags [..., N], of which there are ``count``.
+def indices_of(flags: Tensor, count: int) -> Tensor:
+    """Ascending indices [..., count] of the set flags [..., N], of which there are ``count``.
 
     Unlike ``nonzero`` it does not wait for a GPU.
     """
     return flags.int().argsort(dim=-1, descending=True, stable=True)[..., :count]
 
 
-def flags_at(positions: Tensor, tokens: int) -> Tensor:
-    """Flags [..., tokens], set at the positions [..., k]."""
-    flags = positions.new_zeros((*positions.shape[:-1], tokens), dtype=torch.bool)
-    return flags.scatter(-1, positions, True)
+def flags_at(indices: Tensor, tokens: int) -> Tensor:
+    """Flags [..., tokens], set at the indices [..., k]."""
+    flags = indices.new_zeros((*indices.shape[:-1], tokens), dtype=torch.bool)
+    return flags.scatter(-1, indices, True)

@@ -11,15 +11,15 @@ from torch.nn import functional as F
 import zoprune_kernels
 from zoprune_kernels.reference.merge import first_argmax
 
-from .common import check_count, check_tensors, cosine, fail, flags_at, positions_of
+from .common import check_count, check_tensors, cosine, fail, flags_at, indices_of
 
 
 class Bypass(NamedTuple):
     """What waits for the next pruning layer; [...] is the batch or nothing."""
 
     hidden: Tensor  # [..., N, D] all visual tokens at the layer that pruned
-    kept: Tensor  # [..., k] positions that went on, ascending
-    centres: Tensor  # [..., g] position of each group's centre, ascending
+    kept: Tensor  # [..., k] indices that went on, ascending
+    centres: Tensor  # [..., g] index of each group's centre, ascending
     group: Tensor  # [..., N] the group of each token that did not
     merged: Tensor  # [..., g, D] the groups' means, which went on in their place
 
@@ -39,7 +39,7 @@ def prune_and_merge(
         num_groups: g, from 1 to N - k.
 
     Returns:
-        (hidden states [..., k + g, D] for the next layers: the kept tokens, at positions
+        (hidden states [..., k + g, D] for the next layers: the kept tokens, at indices
         ``bypass.kept``, then the means, at ``bypass.centres``; the bypass for :func:`readd`).
 
     Raises:
@@ -54,7 +54,7 @@ def prune_and_merge(
     kept = zoprune_kernels.select(attention, None, k, method="topk")
     dropped = ~flags_at(kept, tokens)
     order = torch.arange(num_groups, device=kept.device)
-    centres = positions_of(dropped, tokens - k)[..., order * (tokens - k) // num_groups]
+    centres = indices_of(dropped, tokens - k)[..., order * (tokens - k) // num_groups]
     centre_states = hidden_states.take_along_dim(centres[..., None], dim=-2)
     group = first_argmax(cosine(hidden_states, centre_states))  # [..., N]
     group = group.scatter(-1, centres, order.expand_as(centres))

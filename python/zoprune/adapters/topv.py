@@ -7,7 +7,7 @@ from torch import Tensor
 
 import zoprune_kernels
 
-from .common import check_count, check_tensors, fail, flags_at, positions_of
+from .common import check_count, check_tensors, fail, flags_at, indices_of
 
 
 def visual_aware_cost(
@@ -120,7 +120,7 @@ def topv(
     importance = contributions(cost, epsilon=epsilon, iterations=iterations).sum(-1)  # [..., N]
     kept = zoprune_kernels.select(importance, None, k, method="topk")
     if recover_every:
-        pruned = positions_of(~flags_at(kept, tokens), tokens - k)
+        pruned = indices_of(~flags_at(kept, tokens), tokens - k)
         kept = torch.cat([kept, pruned[..., ::recover_every]], dim=-1).sort(-1).values
     return kept
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 import zoprune_kernels
 
-from .common import check_count, check_tensors, fail, flags_at, positions_of
+from .common import check_count, check_tensors, fail, flags_at, indices_of
 
 
 def dominant_indices(attn_weights: Tensor, dominant_num: int) -> Tensor:
@@ -58,7 +58,7 @@ def contextual_tokens(
     others = sizes["L"] - all_indices.shape[1]
     check_count(name, "contextual_num", contextual_num, others, "tokens that are not dominant")
     rest = ~flags_at(all_indices, sizes["L"])
-    targets = positions_of(rest, others)[:, :: others // contextual_num][:, :contextual_num]
+    targets = indices_of(rest, others)[:, :: others // contextual_num][:, :contextual_num]
     merged, _ = zoprune_kernels.merge(
         hidden_states, metric, targets.contiguous(), valid=rest, rule="residual"
     )

@@ -187,7 +187,7 @@ def zoo_prune(
         seed: of the directions.
 
     Returns:
-        int64 positions, ascending, among the N or C N tokens.
+        int64 indices, ascending, among the N or C N tokens.
 
     Raises:
         ValueError: an argument that the above does not allow, named.

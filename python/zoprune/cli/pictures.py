@@ -53,7 +53,7 @@ def kept_patches(
     """The photo with the dropped patches faded to grey and the kept ones framed.
 
     White patches of a photo would not show without a frame; ``marked`` ones get a thicker one in
-    another color. kept and marked hold row-major patch positions; the result has grid x ``patch``
+    another color. kept and marked hold row-major patch indices; the result has grid x ``patch``
     pixels. Nothing is framed where nothing was dropped.
     """
     mask = np.zeros(grid, dtype=bool)
@@ -65,9 +65,9 @@ def kept_patches(
     result = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(result)
     thin = 0 if mask.all() else min(max(patch // 16, 1), 3)
-    for positions, color, width in ((kept, INK, thin), (marked, ACCENT, thin + 2)):
-        for position in positions if thin else ():
-            row, column = divmod(position, grid[1])
+    for indices, color, width in ((kept, INK, thin), (marked, ACCENT, thin + 2)):
+        for index in indices if thin else ():
+            row, column = divmod(index, grid[1])
             left, top = column * patch, row * patch
             draw.rectangle((left, top, left + patch - 1, top + patch - 1), None, color, width)
     return result
@@ -91,8 +91,8 @@ def sensitivity_map(
 def colormap(values: np.ndarray) -> np.ndarray:
     """viridis: values in [0, 1], any shape [...] -> float64 colors [..., 3] in [0, 255]."""
     anchors = np.array([_rgb(color) for color in _VIRIDIS], dtype=np.float64)
-    positions = np.linspace(0, 1, len(anchors))
-    return np.stack([np.interp(values, positions, channel) for channel in anchors.T], axis=-1)
+    stops = np.linspace(0, 1, len(anchors))
+    return np.stack([np.interp(values, stops, channel) for channel in anchors.T], axis=-1)
 
 
 def color_bar(width: int) -> Image.Image:

@@ -12,7 +12,6 @@
 #include "cuda/select.h"
 #include "cuda/select_coverage.h"
 #include "cuda/select_dpp.h"
-#include "cuda/select_suppress.h"
 
 namespace {
 
@@ -86,9 +85,9 @@ int main(int count, char** arguments) {
     redundancy.num_seed = number();
     redundancy.picks_per_step = number();
     const bool centre = number() != 0;
-    zoprune::cuda::Suppression suppression;
+    zoprune::Suppression suppression;
     suppression.rule = static_cast<zoprune::SuppressRule>(number());
-    suppression.axes = static_cast<int>(number());
+    select.axes = static_cast<int>(number());
     redundancy.max_similarity = static_cast<float>(real());
     redundancy.tradeoff = static_cast<float>(real());
     suppression.space_scale = static_cast<float>(real());
@@ -107,7 +106,7 @@ int main(int count, char** arguments) {
     const size_t offsets = packed ? static_cast<size_t>(select.images + 1) * sizeof(int32_t) : 0;
     const auto cu_tokens = read_array(cases, offsets), cu_keep = read_array(cases, offsets);
     const auto positions =
-        read_array(cases, tokens * static_cast<size_t>(suppression.axes) * sizeof(float));
+        read_array(cases, tokens * static_cast<size_t>(select.axes) * sizeof(float));
     const auto weights = read_array(cases, has_weights ? tokens * sizeof(float) : 0);
     const size_t indices = static_cast<size_t>(select.total_keep) - (plant == "indices" ? 1 : 0);
     std::unique_ptr<int64_t[]> picked(new int64_t[indices]);
@@ -121,7 +120,8 @@ int main(int count, char** arguments) {
       select.cu_tokens = reinterpret_cast<int32_t*>(cu_tokens.get());
       select.cu_keep = reinterpret_cast<int32_t*>(cu_keep.get());
     }
-    if (suppression.axes > 0) suppression.positions = reinterpret_cast<float*>(positions.get());
+    if (select.axes > 0) select.positions = reinterpret_cast<float*>(positions.get());
+    if (has_weights) select.weights = reinterpret_cast<float*>(weights.get());
     select.indices = picked.get();
     std::unique_ptr<char[]> centred, counted;
     if (centre && has_keys) {
@@ -138,9 +138,7 @@ int main(int count, char** arguments) {
     if (objective == 0) run(select, redundancy, device, withheld);
     if (objective == 1) run(select, suppression, device, withheld);
     if (objective == 2) run(select, zoprune::cuda::Volume(), device, withheld);
-    zoprune::cuda::Coverage coverage;
-    if (has_weights) coverage.weights = reinterpret_cast<float*>(weights.get());
-    if (objective == 3) run(select, coverage, device, withheld);
+    if (objective == 3) run(select, zoprune::cuda::Coverage(), device, withheld);
     std::fwrite(picked.get(), sizeof(int64_t), indices, results);
   }
   std::fclose(results);
