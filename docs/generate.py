@@ -30,21 +30,28 @@ is nothing, or B for a batch of images. Errors read
 
 def stub() -> str:
     """Names and types of all operators; defaults stand in the operators' own files."""
+    single = sorted(name for name in OPERATORS if not name.endswith("_varlen"))
+    names = ", ".join(f'"{name}"' for name in sorted(OPERATORS))
     lines = ["# Written by docs/generate.py.", "", "from torch import Tensor", ""]
     lines.append("from ._register import OPERATORS as OPERATORS")
-    single = sorted(name for name in OPERATORS if not name.endswith("_varlen"))
-    lines += [f"from .{name} import {name} as {name}" for name in single] + [""]
-    lines += ["__all__ = [", *(f'    "{name}",' for name in sorted(OPERATORS)), "]", ""]
+    lines += [f"from .{name} import {name} as {name}" for name in single]
+    lines += ["", filled(f"__all__ = [{names}]"), ""]
     for name in sorted(set(OPERATORS) - set(single)):
         signature = OPERATORS[name].signature
-        star = next(p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
-        lines.append(f"def {name}(")
+        arguments: list[str] = []
         for p in signature.parameters.values():
-            lines += ["    *,"] if p.name == star else []
+            arguments += ["*"] if p.kind is p.KEYWORD_ONLY and "*" not in arguments else []
             default = "" if p.default is p.empty else " = ..."
-            lines.append(f"    {p.name}: {p.annotation}{default},")
-        lines.append(f") -> {signature.return_annotation}: ...")
+            arguments.append(f"{p.name}: {p.annotation}{default}")
+        returns = signature.return_annotation
+        lines.append(filled(f"def {name}({', '.join(arguments)}) -> {returns}: ..."))
     return "\n".join(lines) + "\n"
+
+
+def filled(text: str) -> str:
+    """Text in lines that end at commas only."""
+    glued = re.sub(r"(?<!,) ", "\0", text)
+    return textwrap.fill(glued, 96, subsequent_indent="    ").replace("\0", " ")
 
 
 def reference() -> str:
@@ -57,8 +64,7 @@ def reference() -> str:
 def section(name: str) -> str:
     function = getattr(zoprune_kernels, name)
     path = function.__module__.replace(".", "/")
-    glued = re.sub(r"(?<!,) ", "\0", OPERATORS[name].schema)  # lines end at commas only
-    schema = textwrap.fill(glued, 96, subsequent_indent="    ").replace("\0", " ")
+    schema = filled(OPERATORS[name].schema)
     doc = re.sub(r":func:`(\w+)`", r"[`\1`](#\1)", inspect.getdoc(function) or "")
     blocks = [block for part in doc.split("\n\n") for block in markdown(part)]
     source = f"[`{path}.py`](../{path}.py)"

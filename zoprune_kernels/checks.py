@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .methods import SCALES_TEXT, is_scale
+from .methods import ACTIVATIONS as ACTIVATIONS
+from .methods import DISTRIBUTIONS as DISTRIBUTIONS
 
-ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "identity")
-DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
 Shape = list[int]
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -180,13 +179,6 @@ class Checker:
                 self.dtype(name, tensor, x.dtype, " (that of x)")
                 self.device(name, tensor, x, "x")
 
-    def merging(self, tokens: Tensor, keys: Tensor) -> None:
-        if tokens.dim() not in (2, 3) or min(tokens.shape) < 1:
-            self.fail("tokens", "shape [N, D] or [B, N, D]", shape_text(tokens.shape))
-        self.float_dtype("tokens", tokens)
-        self.device("tokens", tokens, tokens, "tokens")
-        self.keys(keys, tokens.shape[:-1], tokens, "tokens")
-
     def directions(self, directions: Tensor, x: Tensor) -> None:
         self.shape("directions", directions, ["m", x.shape[-1]], "d is x's last dimension")
         self.float_dtype("directions", directions)
@@ -198,62 +190,25 @@ class Checker:
         self.float_dtype("metric", metric)
         self.device("metric", metric, x, "x")
 
-    def step(self, step: float) -> None:
-        if not (step == 0 or is_scale(step)):
-            self.fail("step", f"0 or a number in {SCALES_TEXT}", f"{step:g}")
-
-    def activation(self, activation: str) -> None:
-        self.one_of("activation", activation, ACTIVATIONS)
-
     # -- selection --------------------------------------------------------------------------------
 
-    def scores(self, scores: Tensor, *, packed: bool = False, name: str = "scores") -> None:
+    def scores(self, scores: Tensor, *, packed: bool = False, name: str = "scores") -> PerToken:
         self.float_dtype(name, scores)
         self.device(name, scores, scores, name)
         if packed and (scores.dim() != 1 or min(scores.shape) < 1):
             self.fail(name, "shape [T]", shape_text(scores.shape))
         if not packed and (scores.dim() not in (1, 2) or min(scores.shape) < 1):
             self.fail(name, "shape [N] or [B, N]", shape_text(scores.shape))
+        return PerToken(self, scores, name, scores.shape)
 
-    def keys(self, keys: Tensor, lead: Sequence[Any], like: Tensor, name: str) -> None:
-        self.shape("keys", keys, [*lead, "D"], f"one key for each token of {name}")
-        self.float_dtype("keys", keys)
-        self.device("keys", keys, like, name)
-
-    def masks(
-        self,
-        must_keep: Tensor | None,
-        valid: Tensor | None,
-        lead: Sequence[Any],
-        like: Tensor,
-        name: str,
-    ) -> None:
-        for argument, mask in (("must_keep", must_keep), ("valid", valid)):
-            if mask is not None:
-                self.shape(argument, mask, lead, f"one flag for each token of {name}")
-                self.dtype(argument, mask, torch.bool)
-                self.device(argument, mask, like, name)
-
-    def per_token(self, argument: str, tensor: Tensor, tokens: Tensor) -> None:
-        """One number for each of the tokens [..., N, D] to merge."""
-        self.shape(argument, tensor, tokens.shape[:-1], "one for each token of tokens")
-        self.device(argument, tensor, tokens, "tokens")
-        self.float_dtype(argument, tensor)
-
-    def weights(self, weights: Tensor | None, lead: Sequence[Any], like: Tensor, name: str) -> None:
-        if weights is not None:
-            self.shape("weights", weights, lead, f"one weight for each token of {name}")
-            self.float_dtype("weights", weights)
-            self.device("weights", weights, like, name)
-
-    def positions(self, positions: Tensor, lead: Sequence[Any], like: Tensor, name: str) -> None:
-        names = f"one position for each token of {name}"
-        if positions.dim() != len(lead) + 1 or positions.shape[-1] not in (2, 3):
-            expected = f"shape {shape_text([*lead, '2 or 3'])} ({names})"
-            self.fail("positions", expected, shape_text(positions.shape))
-        self.shape("positions", positions, [*lead, positions.shape[-1]], names)
-        self.float_dtype("positions", positions)
-        self.device("positions", positions, like, name)
+    def merging(self, tokens: Tensor, keys: Tensor) -> PerToken:
+        if tokens.dim() not in (2, 3) or min(tokens.shape) < 1:
+            self.fail("tokens", "shape [N, D] or [B, N, D]", shape_text(tokens.shape))
+        self.float_dtype("tokens", tokens)
+        self.device("tokens", tokens, tokens, "tokens")
+        each = PerToken(self, tokens, "tokens", tokens.shape[:-1])
+        each.keys(keys)
+        return each
 
     def k(self, k: int, tokens: int) -> None:
         if not 1 <= k <= tokens:
@@ -313,6 +268,51 @@ class Checker:
             keep = cu_keep[i + 1] - cu_keep[i]
             if keep > size:
                 self.fail("cu_keep", f"at most {size} kept tokens in image {i}", keep)
+
+
+class PerToken:
+    """Checks of what there is one of for each token, of which argument ``name`` has ``lead``."""
+
+    def __init__(self, check: Checker, like: Tensor, name: str, lead: Sequence[int]) -> None:
+        self.check, self.like, self.name, self.lead = check, like, name, lead
+
+    def one(
+        self,
+        argument: str,
+        tensor: Tensor,
+        *after: Any,
+        what: str = "one",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Shape [*lead, *after], the dtype, or any of the three, and the device."""
+        names = f"{what} for each token of {self.name}"
+        self.check.shape(argument, tensor, [*self.lead, *after], names)
+        if dtype is None:
+            self.check.float_dtype(argument, tensor)
+        else:
+            self.check.dtype(argument, tensor, dtype)
+        self.check.device(argument, tensor, self.like, self.name)
+
+    def keys(self, keys: Tensor) -> None:
+        self.one("keys", keys, "D", what="one key")
+
+    def masks(self, must_keep: Tensor | None, valid: Tensor | None) -> None:
+        for argument, mask in (("must_keep", must_keep), ("valid", valid)):
+            if mask is not None:
+                self.one(argument, mask, what="one flag", dtype=torch.bool)
+
+    def weights(self, weights: Tensor | None) -> None:
+        if weights is not None:
+            self.one("weights", weights, what="one weight")
+
+    def positions(self, positions: Tensor | None) -> None:
+        if positions is None:
+            return
+        if positions.dim() != len(self.lead) + 1 or positions.shape[-1] not in (2, 3):
+            shape = shape_text([*self.lead, "2 or 3"])
+            expected = f"shape {shape} (one position for each token of {self.name})"
+            self.check.fail("positions", expected, shape_text(positions.shape))
+        self.one("positions", positions, positions.shape[-1], what="one position")
 
 
 @functools.cache

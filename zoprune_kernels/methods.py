@@ -1,4 +1,5 @@
-"""The selection methods: one table of their operators, options and tensors.
+"""Options of scoring and of selections, and the selection methods: one table of their operators,
+options and tensors.
 
 An option's default and its range stand here and in no other Python file. A leaf: it imports
 nothing of this package.
@@ -14,6 +15,8 @@ from torch import Tensor
 
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 Fail = Callable[[str, str, Any], None]  # what is called with (argument, expected, got)
+ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "identity")
+DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
 FIRST_PICKS = ("score", "isolated")
 SUPPRESS_RULES = ("soft", "exponential", "hard")
 # Arguments that the operators' schemas, once published, call otherwise than Python does.
@@ -47,7 +50,7 @@ def shown(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """What decides the picks of one selection operator; the fields' defaults are the operator's."""
+    """What scores or picks go by; the fields' defaults are the operators'."""
 
     @classmethod
     def of(cls: type[AnyOptions], arguments: Mapping[str, Any]) -> AnyOptions:
@@ -88,6 +91,19 @@ def _count(default: int, least: int) -> Any:
 
 def _width(default: float) -> Any:
     return _option(default, f"a number in {SCALES_TEXT}", is_scale)
+
+
+@dataclass(frozen=True)
+class ScoreOptions(Options):
+    """The options of scoring, by given or by drawn directions."""
+
+    num_directions: int = _count(64, 1)
+    step: float = _option(
+        0.01, f"0 or a number in {SCALES_TEXT}", lambda value: value == 0 or is_scale(value)
+    )
+    distribution: str = _choice("sphere", DISTRIBUTIONS)
+    seed: int = 0
+    activation: str = _choice("gelu", ACTIVATIONS)
 
 
 @dataclass(frozen=True)

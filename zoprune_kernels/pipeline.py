@@ -37,6 +37,12 @@ class Scoring(Protocol):
         ...
 
 
+def score(call: Call, scoring: Scoring) -> Tensor:
+    """The scores [..., N] of a checked call."""
+    warn_if_linear(call.activation)
+    return scoring.score(False)[0]
+
+
 def prune(call: Call, scoring: Scoring, *, dispatch: bool = False) -> tuple[Tensor, Tensor]:
     """Indices [..., k] and scores [..., N] of a checked call; [total_keep] and [T] where packed.
 
@@ -109,7 +115,6 @@ class Reference:
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.layers = (call.w1, call.b1, call.w2, call.b2, call.activation)
 
     def score(self, outputs: bool) -> tuple[Tensor, Tensor | None]:
         scores = self._by_image(self._scorer())
@@ -119,7 +124,8 @@ class Reference:
         return by_image(self._project, 2, x)
 
     def _project(self, x: Tensor) -> Tensor:
-        return reference.project(x, *self.layers).to(x.dtype)
+        call = self.call
+        return reference.project(x, call.w1, call.b1, call.w2, call.b2, call.activation).to(x.dtype)
 
     def _by_image(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         x = self.call.x
@@ -131,7 +137,7 @@ class Reference:
     def _scorer(self) -> Callable[[Tensor], Tensor]:
         """Closed form with a metric, else over directions, given or drawn."""
         call = self.call
-        if call.metric is not None:
+        if call.arguments.get("metric") is not None:
             return lambda x: reference.expected_sensitivity(
                 x, call.w1, call.b1, call.metric, activation=call.activation
             )

@@ -27,18 +27,13 @@ struct NoOffsets {
   auto fields() { return std::tie(); }
 };
 
-void check_tokens(const Checker& check, const Tensor& tokens, const Tensor& keys) {
+PerToken check_tokens(const Checker& check, const Tensor& tokens, const Tensor& keys) {
   const bool shaped = (tokens.dim() == 2 || tokens.dim() == 3) && tokens.numel() > 0;
   check.require(shaped, "tokens", "shape [N, D] or [B, N, D]", shape_text(tokens));
   check.float_dtype("tokens", tokens.scalar_type());
-  check_keys(check, keys, lead_of(tokens, 1), tokens, "tokens");
-}
-
-void check_per_token(const Checker& check, const char* argument, const Tensor& tensor,
-                     const Tensor& tokens) {
-  check.shape(argument, tensor, sizes(lead_of(tokens, 1)), "one for each token of tokens");
-  check.device(argument, tensor, tokens, "tokens");
-  check.float_dtype(argument, tensor.scalar_type());
+  const PerToken each{check, tokens, "tokens", lead_of(tokens, 1)};
+  each.keys(keys);
+  return each;
 }
 
 // Kept indices of one image, counted from its first token: in range and distinct.
@@ -98,8 +93,8 @@ std::tuple<Tensor, Tensor> merge_cpu(Tensor tokens, Tensor keys, Tensor indices,
   constexpr bool packed = std::is_same_v<Packed, Offsets>;
   const Checker check(packed ? "merge_varlen" : "merge");
   if (packed) check.shape("tokens", tokens, {"T", "D"}, "images one after the other");
-  check_tokens(check, tokens, keys);
-  const Lead lead = lead_of(tokens, 1);
+  const PerToken each = check_tokens(check, tokens, keys);
+  const Lead& lead = each.lead;
   std::vector<Size> expected = sizes(lead);
   expected.back() = "k";
   check.shape(
@@ -110,8 +105,8 @@ std::tuple<Tensor, Tensor> merge_cpu(Tensor tokens, Tensor keys, Tensor indices,
   const int64_t keep = indices.size(-1);
   if constexpr (packed)
     check_keep(check, Packing{offsets.cu_tokens, offsets.cu_keep, keep}, lead, tokens, "tokens");
-  if (weights) check_per_token(check, "weights", *weights, tokens);
-  check_masks(check, std::nullopt, valid, lead, tokens, "tokens");
+  if (weights) each.one("weights", *weights);
+  each.masks(std::nullopt, valid);
   const MergeRule kind = check.one_of("rule", rule, kRules);
   std::vector<Segment> segments;
   if constexpr (packed) {
@@ -140,11 +135,11 @@ std::tuple<Tensor, Tensor> merge_cpu(Tensor tokens, Tensor keys, Tensor indices,
 std::tuple<Tensor, Tensor, Tensor> merge_bipartite_cpu(Tensor tokens, Tensor keys, int64_t count,
                                                        std::optional<Tensor> sizes) {
   const Checker check("merge_bipartite");
-  check_tokens(check, tokens, keys);
+  const PerToken each = check_tokens(check, tokens, keys);
   const int64_t number = tokens.size(-2);
   check.require(0 <= count && count <= number / 2, "count",
                 concat("0 <= count <= ", number / 2, " (half the tokens)"), count);
-  if (sizes) check_per_token(check, "sizes", *sizes, tokens);
+  if (sizes) each.one("sizes", *sizes);
   const Lead shape = kept_shape(number - count, lead_of(tokens, 1));
   const Batch batch(tokens, keys, sizes, std::nullopt, shape);
   const Tensor stays = empty({shape.begin(), shape.end()}, ScalarType::Long, "the indices");

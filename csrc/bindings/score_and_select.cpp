@@ -60,7 +60,7 @@ const OwnMethod* find_own(const Checker& check, const std::string& method) {
 }
 
 // The method and its options; one that has an operator of its own takes none of `select`'s.
-void check_selection(const Checker& check, const Tensor& x, const Options& in) {
+void check_selection(const Checker& check, const PerToken& each, const Options& in) {
   const SelectOptions& given = in.selection.select;
   const OwnMethod* const own = find_own(check, given.method);
   check_options(check, given);
@@ -73,9 +73,8 @@ void check_selection(const Checker& check, const Tensor& x, const Options& in) {
     check.require(!given.centre, "centre", "False" + with, "True");
     check.require(given.picks_per_step == 1, "picks_per_step", "1" + with, given.picks_per_step);
   }
-  const Lead lead = lead_of(x, 1);
-  if (in.positions) check_positions(check, *in.positions, lead, x, "x");
-  if (in.weights) check_weights(check, *in.weights, lead, x, "x");
+  each.positions(in.positions);
+  each.weights(in.weights);
   const bool positions = own && own->takes_positions, weights = own && own->takes_weights;
   check.require(positions || !in.positions, "positions", "None" + with, "a tensor");
   check.require(weights || !in.weights, "weights", "None" + with, "a tensor");
@@ -89,13 +88,14 @@ void check_arguments(const Checker& check, const Inputs& inputs, const Options& 
   if (in.metric) check_metric(check, *in.metric, x, inputs.w1);
   if (in.directions && in.metric)
     check.fail("metric", "None when directions are given", "a tensor");
-  if (in.keys) check_keys(check, *in.keys, lead_of(x, 1), x, "x");
-  check_masks(check, in.must_keep, in.valid, lead_of(x, 1), x, "x");
+  const PerToken each{check, x, "x", lead_of(x, 1)};
+  if (in.keys) each.keys(*in.keys);
+  each.masks(in.must_keep, in.valid);
   check.require(in.num_directions >= 1, "num_directions", "an integer >= 1", in.num_directions);
   check_step(check, in.step);
   check_distribution(check, in.distribution);
   check_activation(check, in.activation);
-  check_selection(check, x, in);
+  check_selection(check, each, in);
 }
 
 Scorer scorer_of(const Checker& check, const Options& in, const Layers& projector, int64_t dim) {

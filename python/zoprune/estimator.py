@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import zoprune_kernels
+from zoprune_kernels.methods import ScoreOptions
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class Estimator:
     """
 
     name: str = "closed"
-    num_directions: int = 64
-    step: float = 0.01
-    distribution: str = "sphere"
-    seed: int = 0
+    num_directions: int = ScoreOptions.num_directions
+    step: float = ScoreOptions.step
+    distribution: str = ScoreOptions.distribution
+    seed: int = ScoreOptions.seed
     through_norm: bool = True
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoprune_kernels.methods import SelectOptions
+from zoprune_kernels.methods import ScoreOptions, SelectOptions
 
 from . import budgets, calls, layers
 from .projector import Estimator, check_linear, find_projector, prepare
@@ -75,10 +75,10 @@ class PrunedProjector(calls.Remembered, nn.Module):
         estimator: Estimator | str | None = None,
         rule: Rule | None = None,
         *,
-        num_directions: int = 64,
-        step: float = 0.01,
-        distribution: str = "sphere",
-        seed: int = 0,
+        num_directions: int = ScoreOptions.num_directions,
+        step: float = ScoreOptions.step,
+        distribution: str = ScoreOptions.distribution,
+        seed: int = ScoreOptions.seed,
         through_norm: bool = True,
         method: str = SelectOptions.method,
         max_similarity: float = SelectOptions.max_similarity,

@@ -2,6 +2,8 @@
 
 import torch
 
+from tests import tiny
+
 VOCAB, IMAGE, VIDEO, PAD = 99, 90, 91, 0
 VISION_START, VISION_END = 88, 89  # around the images of models with multimodal positions
 TEXT = dict(
@@ -16,14 +18,7 @@ TEXT = dict(
     bos_token_id=1,
     eos_token_id=None,
 )
-CLIP = dict(
-    hidden_size=24,
-    intermediate_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    image_size=28,
-    patch_size=7,
-)
+CLIP = tiny.clip(24, 32)
 
 
 def llava():
@@ -45,17 +40,8 @@ def llava_images(model, count):
 def pixtral():
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-    vision = dict(
-        model_type="pixtral",
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=64,
-        patch_size=7,
-    )
     config = LlavaConfig(
-        vision_config=vision,
+        vision_config=tiny.pixtral(24, 32, image_size=64),
         text_config={"model_type": "mistral", "head_dim": 8, **TEXT},
         image_token_index=IMAGE,
         image_token_id=IMAGE,
@@ -86,17 +72,8 @@ def sized_images(merge):
 def mistral3():
     from transformers import Mistral3Config, Mistral3ForConditionalGeneration
 
-    vision = dict(
-        model_type="pixtral",
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=64,
-        patch_size=7,
-    )
     config = Mistral3Config(
-        vision_config=vision,
+        vision_config=tiny.pixtral(24, 32, image_size=64),
         text_config={"model_type": "mistral", "head_dim": 8, **TEXT},
         image_token_index=IMAGE,
         image_token_id=IMAGE,
@@ -157,17 +134,7 @@ def qwen2_vl():
 def qwen2_5_vl():
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    vision = dict(
-        depth=2,
-        hidden_size=24,
-        out_hidden_size=32,
-        intermediate_size=32,
-        num_heads=2,
-        patch_size=7,
-        window_size=28,
-        fullatt_block_indexes=[1],
-        tokens_per_second=2,
-    )
+    vision = tiny.qwen2_5_vl(24, 32, 32)
     config = Qwen2_5_VLConfig(vision_config=vision, **_qwen("qwen2_5_vl"))
     return Qwen2_5_VLForConditionalGeneration(config)
 
@@ -175,16 +142,7 @@ def qwen2_5_vl():
 def qwen3_vl():
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-    vision = dict(
-        depth=3,
-        hidden_size=24,
-        out_hidden_size=32,
-        intermediate_size=32,
-        num_heads=2,
-        patch_size=7,
-        num_position_embeddings=64,
-        deepstack_visual_indexes=[0, 1],
-    )
+    vision = tiny.qwen3_vl(24, 32, 32)
     return Qwen3VLForConditionalGeneration(Qwen3VLConfig(vision_config=vision, **_qwen("qwen3_vl")))
 
 
@@ -222,16 +180,8 @@ def _qwen_pixels(model, grids, pixels, name):
 def internvl():
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-    vision = dict(
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=[56, 56],
-        patch_size=[7, 7],
-    )
     config = InternVLConfig(
-        vision_config=vision,
+        vision_config=tiny.internvl(24, 32),
         text_config={"model_type": "qwen2", **TEXT},
         image_token_id=IMAGE,
         image_seq_length=16,

@@ -1,8 +1,9 @@
 """CONTRIBUTING's walk, "Adding a selection method", walked: a toy method in a copy of the package.
 
 ``apart`` picks the best scores that are at least ``gap`` tokens from one another. It has all that a
-method may have: an operator with a packed twin, an option, a tensor of its own. It names backends
-that need no compiler: the reference, and Triton, which scores and leaves the picks to the operator.
+method may have: an operator with a packed twin, an option, a tensor of its own. It runs as the
+reference, under Triton, which scores and leaves the picks to the operator, and on the CPU
+(``test_walk_native.py``).
 """
 
 import os
@@ -25,11 +26,11 @@ import torch
 from torch import Tensor
 
 from ..methods import ApartOptions
-from .greedy import BLOCKED, FREE, PICKED, candidate_classes, first_best
-from .images import by_image
+from .greedy import BLOCKED, FREE, PICKED, candidate_classes, first_best, selection
 from .normalise import finite_scores
 
 
+@selection
 def select_apart(
     scores: Tensor,
     keys: Tensor | None,
@@ -37,25 +38,19 @@ def select_apart(
     bonus: Tensor | None = None,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
-    *,
-    sort: bool = True,
     **options: int,
 ) -> Tensor:
     gap = ApartOptions(**options).gap
-
-    def select(scores: Tensor, bonus: Tensor | None, *masks: Tensor | None) -> Tensor:
-        score = finite_scores(scores if bonus is None else scores + bonus)
-        classes = candidate_classes(scores, *masks)
-        index = torch.arange(len(scores), device=scores.device)
-        picks = torch.empty(k, dtype=torch.int64, device=scores.device)
-        for step in range(k):
-            picks[step] = pick = first_best(classes, score)
-            classes = classes.index_fill(0, pick, PICKED)
-            near = (index - pick).abs() < gap
-            classes = classes.masked_fill(near & (classes == FREE), BLOCKED)
-        return picks.sort().values if sort else picks
-
-    return by_image(select, 1, scores, bonus, must_keep, valid)
+    score = finite_scores(scores if bonus is None else scores + bonus)
+    classes = candidate_classes(scores, must_keep, valid)
+    index = torch.arange(len(scores), device=scores.device)
+    picks = torch.empty(k, dtype=torch.int64, device=scores.device)
+    for step in range(k):
+        picks[step] = pick = first_best(classes, score)
+        classes = classes.index_fill(0, pick, PICKED)
+        near = (index - pick).abs() < gap
+        classes = classes.masked_fill(near & (classes == FREE), BLOCKED)
+    return picks
 ''',
     "zoprune_kernels/operators/select_apart.py": '''
 """Picks at a distance: select_apart and select_apart_varlen."""
@@ -71,8 +66,8 @@ from ._register import operator, varlen
 
 
 def _checks(call: Call) -> Output:
-    call.check.scores(call.scores, packed=call.packed)
-    call.check.masks(call.must_keep, call.valid, call.scores.shape, call.scores, "scores")
+    each = call.check.scores(call.scores, packed=call.packed)
+    each.masks(call.must_keep, call.valid)
     ApartOptions.of(call.arguments).check(call.check.fail)
     return call.kept(call.scores, "scores")
 

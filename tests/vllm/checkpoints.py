@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from tests import tiny
+
+Rename = Callable[[str], str]
 WORDS = 64  # ordinary tokens "w0" ... beside the special ones
 TEXT = dict(
     hidden_size=64,
@@ -22,14 +27,7 @@ TEXT = dict(
     pad_token_id=0,
     tie_word_embeddings=False,
 )
-CLIP = dict(
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    image_size=28,
-    patch_size=7,
-)
+CLIP = tiny.clip(32, 48)
 SPECIAL = ["<pad>", "<s>", "<unk>"]
 
 
@@ -55,8 +53,26 @@ def tokenizer(special: list[str], chat: str | None = None, **named: str):
     return fast
 
 
-def save(model, processor, folder: Path, rename: Callable[[str], str] = lambda name: name) -> Path:
-    """Write a model with weights large enough for tokens to differ in sensitivity."""
+def as_it_is(name: str) -> str:
+    return name
+
+
+def checkpoint(rename: Rename = as_it_is) -> Callable[..., Any]:
+    """Makes of a function that returns a model and its processor one that writes them to a folder,
+    with weights large enough for tokens to differ in sensitivity, and ``rename``d."""
+
+    def wrap(build: Callable[[], tuple[Any, Any]]) -> Callable[[Path], Path]:
+        @functools.wraps(build)
+        def write(folder: Path) -> Path:
+            torch.manual_seed(0)
+            return save(*build(), folder, rename)
+
+        return write
+
+    return wrap
+
+
+def save(model: Any, processor: Any, folder: Path, rename: Rename = as_it_is) -> Path:
     from safetensors.torch import load_file, save_file
 
     with torch.no_grad():
@@ -81,36 +97,6 @@ def _as_published(name: str, weight: torch.Tensor) -> torch.Tensor:
     return weight.transpose(1, 2).contiguous() if is_expert else weight
 
 
-def text(kind: str, vocabulary: int, **more) -> dict:
-    return {"model_type": kind, **TEXT, "vocab_size": vocabulary, **more}
-
-
-def llava(folder: Path) -> Path:
-    from transformers import (
-        CLIPImageProcessor,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
-    )
-
-    words = tokenizer(["<image>"])
-    torch.manual_seed(0)
-    config = LlavaConfig(
-        vision_config={"model_type": "clip_vision_model", **CLIP},
-        text_config=text("llama", len(words)),
-        image_token_index=words.convert_tokens_to_ids("<image>"),
-    )
-    pictures = CLIPImageProcessor(size={"height": 28, "width": 28}, do_center_crop=False)
-    processor = LlavaProcessor(
-        pictures,
-        words,
-        patch_size=7,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )
-    return save(LlavaForConditionalGeneration(config), processor, folder, _clip_names)
-
-
 def _clip_names(name: str) -> str:
     """transformers 5 leaves out a level that vLLM looks for."""
     if "vision_tower." in name and "vision_model." not in name:
@@ -118,25 +104,42 @@ def _clip_names(name: str) -> str:
     return name
 
 
-def qwen2_5_vl(folder: Path) -> Path:
+def text(kind: str, vocabulary: int, **more) -> dict:
+    return {"model_type": kind, **TEXT, "vocab_size": vocabulary, **more}
+
+
+@checkpoint(_clip_names)
+def llava():
+    import transformers
+
+    words = tokenizer(["<image>"])
+    config = transformers.LlavaConfig(
+        vision_config={"model_type": "clip_vision_model", **CLIP},
+        text_config=text("llama", len(words)),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+    )
+    pictures = transformers.CLIPImageProcessor(
+        size={"height": 28, "width": 28}, do_center_crop=False
+    )
+    processor = transformers.LlavaProcessor(
+        pictures,
+        words,
+        patch_size=7,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    return transformers.LlavaForConditionalGeneration(config), processor
+
+
+@checkpoint()
+def qwen2_5_vl():
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    vision = dict(
-        depth=2,
-        hidden_size=32,
-        out_hidden_size=64,
-        intermediate_size=48,
-        num_heads=2,
-        patch_size=7,
-        window_size=28,
-        fullatt_block_indexes=[1],
-        tokens_per_second=2,
-    )
+    vision = tiny.qwen2_5_vl(32, 48, 64)
     words = qwen_tokenizer()
-    torch.manual_seed(0)
     config = Qwen2_5_VLConfig(vision_config=vision, **qwen("qwen2_5_vl", words))
     model = Qwen2_5_VLForConditionalGeneration(config)
-    return save(model, qwen_processor("Qwen2_5_VLProcessor", words), folder)
+    return model, qwen_processor("Qwen2_5_VLProcessor", words)
 
 
 def qwen_tokenizer():
@@ -173,46 +176,37 @@ def qwen_processor(name: str, words, patch: int = 7):
     return getattr(transformers, name)(pictures, words, videos, chat_template=words.chat_template)
 
 
-def qwen2_vl(folder: Path) -> Path:
+@checkpoint()
+def qwen2_vl():
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     vision = dict(depth=2, embed_dim=32, hidden_size=64, num_heads=2, mlp_ratio=2, patch_size=7)
     words = qwen_tokenizer()
-    torch.manual_seed(0)
     config = Qwen2VLConfig(vision_config=vision, **qwen("qwen2_vl", words))
     model = Qwen2VLForConditionalGeneration(config)
-    return save(model, qwen_processor("Qwen2VLProcessor", words), folder)
+    return model, qwen_processor("Qwen2VLProcessor", words)
 
 
-QWEN3_VISION = dict(
-    depth=3,
-    hidden_size=32,
-    out_hidden_size=64,
-    intermediate_size=48,
-    num_heads=2,
-    patch_size=7,
-    num_position_embeddings=64,
-    deepstack_visual_indexes=[0, 1],
-)
+QWEN3_VISION = tiny.qwen3_vl(32, 48, 64)
 
 
-def qwen3_vl(folder: Path) -> Path:
+@checkpoint()
+def qwen3_vl():
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     words = qwen_tokenizer()
-    torch.manual_seed(0)
     config = Qwen3VLConfig(
         vision_config=QWEN3_VISION, **qwen("qwen3_vl", words, mrope_interleaved=True)
     )
     model = Qwen3VLForConditionalGeneration(config)
-    return save(model, qwen_processor("Qwen3VLProcessor", words), folder)
+    return model, qwen_processor("Qwen3VLProcessor", words)
 
 
-def qwen3_vl_moe(folder: Path) -> Path:
+@checkpoint()
+def qwen3_vl_moe():
     from transformers import Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
 
     words = qwen_tokenizer()
-    torch.manual_seed(0)
     shape = qwen("qwen3_vl_moe", words, mrope_interleaved=True)
     shape["text_config"] |= dict(
         num_experts=4,
@@ -223,14 +217,14 @@ def qwen3_vl_moe(folder: Path) -> Path:
     )
     config = Qwen3VLMoeConfig(vision_config=QWEN3_VISION, **shape)
     model = Qwen3VLMoeForConditionalGeneration(config)
-    return save(model, qwen_processor("Qwen3VLProcessor", words), folder)
+    return model, qwen_processor("Qwen3VLProcessor", words)
 
 
-def qwen3_5(folder: Path) -> Path:
+@checkpoint()
+def qwen3_5():
     from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
     words = qwen_tokenizer()
-    torch.manual_seed(0)
     shape = qwen("qwen3_5", words, mrope_interleaved=True, partial_rotary_factor=1.0)
     shape["text_config"] |= dict(
         layer_types=["linear_attention", "full_attention"],
@@ -243,52 +237,41 @@ def qwen3_5(folder: Path) -> Path:
     vision = {k: v for k, v in QWEN3_VISION.items() if k != "deepstack_visual_indexes"}
     config = Qwen3_5Config(vision_config=vision, **shape)
     model = Qwen3_5ForConditionalGeneration(config)
-    return save(model, qwen_processor("Qwen3VLProcessor", words), folder)
+    return model, qwen_processor("Qwen3VLProcessor", words)
 
 
-def llava_next(folder: Path) -> Path:
-    from transformers import (
-        LlavaNextConfig,
-        LlavaNextForConditionalGeneration,
-        LlavaNextImageProcessor,
-        LlavaNextProcessor,
-    )
+@checkpoint(_clip_names)
+def llava_next():
+    import transformers
 
     words = tokenizer(["<image>"])
     grid = [[28, 56], [56, 28], [56, 56]]
-    torch.manual_seed(0)
-    config = LlavaNextConfig(
+    config = transformers.LlavaNextConfig(
         vision_config={"model_type": "clip_vision_model", **CLIP},
         text_config=text("llama", len(words)),
         image_token_index=words.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=grid,
     )
-    pictures = LlavaNextImageProcessor(
+    pictures = transformers.LlavaNextImageProcessor(
         size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_grid_pinpoints=grid
     )
-    processor = LlavaNextProcessor(
+    processor = transformers.LlavaNextProcessor(
         pictures,
         words,
         patch_size=7,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     )
-    return save(LlavaNextForConditionalGeneration(config), processor, folder, _clip_names)
+    return transformers.LlavaNextForConditionalGeneration(config), processor
 
 
-def llava_onevision(folder: Path) -> Path:
-    from transformers import (
-        LlavaOnevisionConfig,
-        LlavaOnevisionForConditionalGeneration,
-        LlavaOnevisionImageProcessor,
-        LlavaOnevisionProcessor,
-        LlavaOnevisionVideoProcessor,
-    )
+@checkpoint(_clip_names)
+def llava_onevision():
+    import transformers
 
     words = tokenizer(["<image>", "<video>"])
     grid = [[28, 56], [56, 28], [56, 56], [84, 112]]  # twelve crops are scaled down
-    torch.manual_seed(0)
-    config = LlavaOnevisionConfig(
+    config = transformers.LlavaOnevisionConfig(
         vision_config={"model_type": "siglip_vision_model", "vision_use_head": False, **CLIP},
         text_config=text("qwen2", len(words)),
         image_token_index=words.convert_tokens_to_ids("<image>"),
@@ -299,24 +282,19 @@ def llava_onevision(folder: Path) -> Path:
         vision_feature_select_strategy="full",
     )
     size = {"height": 28, "width": 28}
-    processor = LlavaOnevisionProcessor(
-        LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=grid),
+    processor = transformers.LlavaOnevisionProcessor(
+        transformers.LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=grid),
         words,
-        LlavaOnevisionVideoProcessor(size=size),
+        transformers.LlavaOnevisionVideoProcessor(size=size),
         num_image_tokens=16,
         vision_feature_select_strategy="full",
     )
-    return save(LlavaOnevisionForConditionalGeneration(config), processor, folder, _clip_names)
+    return transformers.LlavaOnevisionForConditionalGeneration(config), processor
 
 
-def internvl(folder: Path) -> Path:
-    from transformers import (
-        GotOcr2ImageProcessor,
-        InternVLConfig,
-        InternVLForConditionalGeneration,
-        InternVLProcessor,
-        InternVLVideoProcessor,
-    )
+@checkpoint()
+def internvl():
+    import transformers
 
     words = tokenizer(
         ["<IMG_CONTEXT>", "<img>", "</img>", "<video>"],
@@ -325,39 +303,23 @@ def internvl(folder: Path) -> Path:
         context_image_token="<IMG_CONTEXT>",
         video_token="<video>",
     )
-    vision = dict(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=[56, 56],
-        patch_size=[7, 7],
-    )
-    torch.manual_seed(0)
-    config = InternVLConfig(
-        vision_config=vision,
+    config = transformers.InternVLConfig(
+        vision_config=tiny.internvl(32, 48),
         text_config=text("qwen2", len(words)),
         image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=16,
     )
     size = {"height": 56, "width": 56}
-    pictures = GotOcr2ImageProcessor(size=size, crop_to_patches=True, min_patches=1, max_patches=4)
-    processor = InternVLProcessor(
-        pictures, words, InternVLVideoProcessor(size=size), image_seq_length=16
+    pictures = transformers.GotOcr2ImageProcessor(
+        size=size, crop_to_patches=True, min_patches=1, max_patches=4
     )
-    return save(InternVLForConditionalGeneration(config), processor, folder)
+    processor = transformers.InternVLProcessor(
+        pictures, words, transformers.InternVLVideoProcessor(size=size), image_seq_length=16
+    )
+    return transformers.InternVLForConditionalGeneration(config), processor
 
 
-PIXTRAL_VISION = dict(
-    model_type="pixtral",
-    hidden_size=64,
-    intermediate_size=96,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    head_dim=32,
-    image_size=56,
-    patch_size=7,
-)
+PIXTRAL_VISION = tiny.pixtral(64, 96, head_dim=32, image_size=56)
 
 
 def _pixtral_processor(words, side: int):
@@ -369,11 +331,11 @@ def _pixtral_processor(words, side: int):
     return PixtralProcessor(pictures, words, patch_size=7, spatial_merge_size=side // 7)
 
 
-def pixtral(folder: Path) -> Path:
+@checkpoint()
+def pixtral():
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
     words = tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]"])
-    torch.manual_seed(0)
     config = LlavaConfig(
         vision_config=PIXTRAL_VISION,
         text_config=text("mistral", len(words), sliding_window=None),
@@ -381,38 +343,33 @@ def pixtral(folder: Path) -> Path:
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
     )
-    return save(LlavaForConditionalGeneration(config), _pixtral_processor(words, 7), folder)
+    return LlavaForConditionalGeneration(config), _pixtral_processor(words, 7)
 
 
-def mistral3(folder: Path) -> Path:
+@checkpoint()
+def mistral3():
     from transformers import Mistral3Config, Mistral3ForConditionalGeneration
 
     words = tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]"])
-    torch.manual_seed(0)
     config = Mistral3Config(
         vision_config=PIXTRAL_VISION,
         text_config=text("mistral", len(words), sliding_window=None),
         image_token_index=words.convert_tokens_to_ids("[IMG]"),
         spatial_merge_size=2,
     )
-    return save(Mistral3ForConditionalGeneration(config), _pixtral_processor(words, 14), folder)
+    return Mistral3ForConditionalGeneration(config), _pixtral_processor(words, 14)
 
 
-def gemma3(folder: Path) -> Path:
-    from transformers import (
-        Gemma3Config,
-        Gemma3ForConditionalGeneration,
-        Gemma3ImageProcessor,
-        Gemma3Processor,
-    )
+@checkpoint(_clip_names)
+def gemma3():
+    import transformers
 
     special = ["<start_of_image>", "<image_soft_token>", "<end_of_image>"]
     newlines = ["\n", "\n\n", "\n\n\n", "\n\n\n\n"]
     names = dict(zip(("boi_token", "image_token", "eoi_token"), special, strict=True))
     words = tokenizer([*special, *newlines], **names)
     vision = dict(CLIP, model_type="siglip_vision_model", image_size=56, vision_use_head=False)
-    torch.manual_seed(0)
-    config = Gemma3Config(
+    config = transformers.Gemma3Config(
         vision_config=vision,
         text_config=text(
             "gemma3_text", len(words), layer_types=["sliding_attention", "full_attention"]
@@ -422,8 +379,8 @@ def gemma3(folder: Path) -> Path:
         image_token_index=words.convert_tokens_to_ids(special[1]),
         eoi_token_index=words.convert_tokens_to_ids(special[2]),
     )
-    pictures = Gemma3ImageProcessor(size={"height": 56, "width": 56})
-    processor = Gemma3Processor(pictures, words, image_seq_length=16)
-    model = Gemma3ForConditionalGeneration(config)
+    pictures = transformers.Gemma3ImageProcessor(size={"height": 56, "width": 56})
+    processor = transformers.Gemma3Processor(pictures, words, image_seq_length=16)
+    model = transformers.Gemma3ForConditionalGeneration(config)
     model.model.multi_modal_projector.mm_input_projection_weight.data.normal_()  # zero as it is
-    return save(model, processor, folder, _clip_names)
+    return model, processor

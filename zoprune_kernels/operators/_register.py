@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from inspect import Parameter
 from typing import Any, ParamSpec, TypeVar
 
@@ -43,32 +44,20 @@ _TYPES = {
 _library = namespace.define()
 
 
+@dataclass
 class Operator:
-    """What is declared of one operator; made, it is registered.
+    """What is declared of one operator; made, it is registered."""
 
-    Args:
-        name: as in ``torch.ops.zoprune``.
-        signature: of the Python function.
-        checks: raises where the call is wrong; returns the outputs' shapes and dtypes.
-        values: raises where what tensors hold is wrong.
-        run: the fallback, given a checked call.
-        returns: names of the outputs, where there are several.
-        hand_over: whether a CUDA kernel may hand calls over to the fallback.
-    """
+    name: str  # as in ``torch.ops.zoprune``
+    signature: inspect.Signature  # of the Python function
+    checks: Callable[[Call], Outputs]  # raises where the call is wrong; the outputs' shapes, dtypes
+    values: Callable[[Call], None]  # raises where what tensors hold is wrong
+    run: Callable[[Call], Any]  # the fallback, given a checked call
+    returns: Sequence[str]  # names of the outputs, where there are several
+    hand_over: bool  # whether a CUDA kernel may hand calls over to the fallback
 
-    def __init__(
-        self,
-        name: str,
-        signature: inspect.Signature,
-        checks: Callable[[Call], Outputs],
-        values: Callable[[Call], None],
-        run: Callable[[Call], Any],
-        returns: Sequence[str],
-        hand_over: bool,
-    ) -> None:
-        self.name, self.signature, self.returns = name, signature, returns
-        self.checks, self.values, self.run, self.hand_over = checks, values, run, hand_over
-        self.defaults = {p.name: p.default for p in signature.parameters.values()}
+    def __post_init__(self) -> None:
+        self.defaults = {p.name: p.default for p in self.signature.parameters.values()}
         self._python_name = {old: new for new, old in PUBLISHED_AS.items() if new in self.defaults}
         self._register()
 
@@ -199,7 +188,7 @@ def operator(
 
         name, signature = function.__name__, inspect.signature(function)
         made = Operator(name, signature, checks, values, run, returns, hand_over)
-        return _export(made, function)
+        return _export(made, function, _doc(function))
 
     return declare
 
@@ -210,10 +199,10 @@ def with_arguments_of(
     """Declare an operator that takes what another takes, by its name, docstring and fallback."""
 
     def declare(run: Callable[[Call], R]) -> Callable[P, R]:
-        one = OPERATORS[other.__name__]
+        one, name = OPERATORS[other.__name__], run.__name__
         signature = one.signature.replace(return_annotation=run.__annotations__["return"])
-        made = Operator(run.__name__, signature, checks, one.values, run, returns, one.hand_over)
-        return _export(made, run)
+        made = replace(one, name=name, signature=signature, checks=checks, run=run, returns=returns)
+        return _export(made, run, _doc(run))
 
     return declare
 
@@ -224,7 +213,7 @@ def varlen(
     """Derive an operator's twin for packed images, which has the packing in place of ``k``.
 
     Args:
-        doc: the end of its docstring: what it returns, and an example.
+        doc: the end of its docstring: what it returns, if not the kept indices, and an example.
         run: its fallback, where that is not the operator's image by image.
     """
     one = OPERATORS[other.__name__]
@@ -249,23 +238,17 @@ def varlen(
     packing = (
         f"    {name}: {_PACKING_DOC[name]}" for name in _PACKING_DOC if name in signature.parameters
     )
-    function.__doc__ = _TWIN_DOC.format(one.name, "\n".join(packing), inspect.cleandoc(doc))
-    twin = Operator(
-        function.__name__,
-        signature,
-        one.checks,
-        one.values,
-        run or image_by_image,
-        one.returns,
-        one.hand_over,
-    )
-    return _export(twin, function)
+    end = inspect.cleandoc(doc)
+    end = end if end.startswith("Returns:") else _KEPT_INDICES + end
+    twin = replace(one, name=function.__name__, signature=signature, run=run or image_by_image)
+    return _export(twin, function, _TWIN_DOC.format(one.name, "\n".join(packing), end))
 
 
-def _export(made: Operator, function: Callable[..., Any]) -> Callable[..., Any]:
+def _export(made: Operator, function: Callable[..., Any], doc: str) -> Callable[..., Any]:
     """The operator, whichever backend serves it, as a documented Python function."""
     packet = namespace.operator(made.name)
     renamed = any(name in PUBLISHED_AS for name in made.defaults)
+    function.__doc__ = doc
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
@@ -275,6 +258,20 @@ def _export(made: Operator, function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _doc(function: Callable[..., Any]) -> str:
+    """An operator's docstring, with what each raises before the example."""
+    return inspect.cleandoc(function.__doc__ or "").replace("\nExample:", _RAISES)
+
+
+_RAISES = """
+Raises:
+    RuntimeError: a shape, dtype, device or value that the above does not allow, named.
+
+Example:"""
+_KEPT_INDICES = """Returns:
+    int64 indices [total_keep] into the packed array, image after image.
+
+"""
 _PACKING_DOC = {
     "cu_tokens": "int32 [B + 1], image b holds tokens cu_tokens[b] to cu_tokens[b + 1].",
     "cu_keep": "int32 [B + 1], image b keeps cu_keep[b + 1] - cu_keep[b] tokens, possibly none.",

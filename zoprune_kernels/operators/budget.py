@@ -72,9 +72,6 @@ def budget(
         int32 [B + 1] offsets: image b gets result[b + 1] - result[b]. This is ``cu_keep`` of the
         packed operators.
 
-    Raises:
-        RuntimeError: a shape, dtype, device or value that the above does not allow, named.
-
     Example:
         >>> zoprune_kernels.budget(torch.tensor([1.0, 3.0]), 8)
         tensor([0, 2, 8], dtype=torch.int32)

@@ -52,9 +52,6 @@ def compact(tensors: list[Tensor], indices: Tensor, dims: list[int]) -> list[Ten
     Returns:
         The tensors with k tokens each.
 
-    Raises:
-        RuntimeError: a shape, dtype, device or value that the above does not allow, named.
-
     Example:
         >>> ids, embeddings = torch.tensor([[5, 6, 7]]), torch.zeros(1, 3, 16)
         >>> ids, embeddings = zoprune_kernels.compact(

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import philox
-from ..checks import DISTRIBUTIONS, FLOAT_DTYPES, Call, Output, dtype_name
+from ..checks import FLOAT_DTYPES, Call, Output, dtype_name
+from ..methods import ScoreOptions
 from ._register import operator
 
 
@@ -15,7 +16,7 @@ def _checks(call: Call) -> Output:
     for name in ("num", "dim"):
         if call.arguments[name] < 1:
             check.fail(name, "an integer >= 1", call.arguments[name])
-    check.one_of("distribution", call.distribution, DISTRIBUTIONS)
+    ScoreOptions.of(call.arguments).check(check.fail)
     if call.dtype is not None and call.dtype not in FLOAT_DTYPES:
         check.fail("dtype", "float32, float16 or bfloat16", dtype_name(call.dtype))
     device = torch.device(call.device or "cpu")
@@ -27,8 +28,8 @@ def directions(
     num: int,
     dim: int,
     *,
-    distribution: str = "sphere",
-    seed: int = 0,
+    distribution: str = ScoreOptions.distribution,
+    seed: int = ScoreOptions.seed,
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
@@ -47,9 +48,6 @@ def directions(
 
     Returns:
         [num, dim].
-
-    Raises:
-        RuntimeError: an argument that the above does not allow, named.
 
     Example:
         >>> zoprune_kernels.directions(64, 1024).norm(dim=1).allclose(torch.ones(64))

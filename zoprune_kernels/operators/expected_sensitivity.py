@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import reference
 from ..checks import Call, Output
-from ..pipeline import warn_if_linear
-from ..reference.images import by_image
+from ..methods import ScoreOptions
+from ..pipeline import Reference, score
 from ._register import operator
 
 
@@ -17,13 +16,18 @@ def _checks(call: Call) -> Output:
     check.tokens(call.x)
     check.linear(call.x, call.w1, call.b1, None, None)
     check.metric(call.metric, call.x, call.w1)
-    check.activation(call.activation)
+    ScoreOptions.of(call.arguments).check(check.fail)
     return Output(list(call.x.shape[:-1]), torch.float32, call.x.device)
 
 
 @operator(_checks)
 def expected_sensitivity(
-    x: Tensor, w1: Tensor, b1: Tensor | None, metric: Tensor, *, activation: str = "gelu"
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor | None,
+    metric: Tensor,
+    *,
+    activation: str = ScoreOptions.activation,
 ) -> Tensor:
     """Root-mean-square sensitivity over all directions, exactly: ``sqrt(g^T M g)``, g = phi'(a).
 
@@ -40,18 +44,11 @@ def expected_sensitivity(
     Returns:
         float32 scores [N] or [B, N].
 
-    Raises:
-        RuntimeError: a shape, dtype, device or value that the above does not allow, named.
-
     Example:
         >>> x, w1, w2 = torch.randn(576, 64), torch.randn(128, 64), torch.randn(96, 128)
         >>> metric = zoprune_kernels.fold_metric(w1, w2)
         >>> zoprune_kernels.expected_sensitivity(x, w1, None, metric).shape
         torch.Size([576])
     """
-    warn_if_linear(activation)
-
-    def score(image: Tensor) -> Tensor:
-        return reference.expected_sensitivity(image, w1, b1, metric, activation=activation)
-
-    return by_image(score, 2, x)
+    call = Call("expected_sensitivity", locals())
+    return score(call, Reference(call))

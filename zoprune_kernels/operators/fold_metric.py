@@ -46,9 +46,6 @@ def fold_metric(w1: Tensor, w2: Tensor, directions: Tensor | None = None) -> Ten
     Returns:
         Symmetric [H, H]; float32 for float32 weights, else bfloat16 (float16 would underflow).
 
-    Raises:
-        RuntimeError: a shape, dtype or device that the above does not allow, named.
-
     Example:
         >>> w1, w2 = torch.randn(128, 64), torch.randn(96, 128)
         >>> metric = zoprune_kernels.fold_metric(w1, w2)

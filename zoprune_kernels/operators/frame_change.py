@@ -30,9 +30,6 @@ def frame_change(x: Tensor) -> Tensor:
     Returns:
         float32 [..., T, P] in [0, 2]; 2 in the first frame, which has nothing before it.
 
-    Raises:
-        RuntimeError: a shape or dtype that the above does not allow, named.
-
     Example:
         >>> zoprune_kernels.frame_change(torch.ones(2, 3, 16))
         tensor([[2., 2., 2.],

@@ -17,7 +17,7 @@ def _checks(call: Call) -> tuple[Output, Output]:
     check, tokens, indices = call.check, call.tokens, call.indices
     if call.packed:
         check.shape("tokens", tokens, ["T", "D"], "images one after the other")
-    check.merging(tokens, call.keys)
+    each = check.merging(tokens, call.keys)
     lead = [] if call.packed else list(tokens.shape[:-2])
     where = "in the packed array" if call.packed else "of each image of tokens"
     check.shape("indices", indices, [*lead, "k"], f"kept positions {where}")
@@ -26,8 +26,8 @@ def _checks(call: Call) -> tuple[Output, Output]:
     if call.packed:
         check.segments(call.cu_tokens, call.cu_keep, indices.shape[0], tokens, "tokens")
     if call.weights is not None:
-        check.per_token("weights", call.weights, tokens)
-    check.masks(None, call.valid, tokens.shape[:-1], tokens, "tokens")
+        each.one("weights", call.weights)
+    each.masks(None, call.valid)
     check.one_of("rule", call.rule, _RULES)
     count = tokens.shape[-2]
     if indices.shape[-1] > count:
@@ -83,21 +83,15 @@ def merge(
     Returns:
         (merged [..., k, D] in tokens' dtype, float32 sizes [..., k]: the weight gathered in each).
 
-    Raises:
-        RuntimeError: a shape, dtype, device or value that the above does not allow, named.
-
     Example:
         >>> tokens = torch.tensor([[2.0, 0.0], [4.0, 0.0], [0.0, 1.0]])
         >>> zoprune_kernels.merge(tokens, tokens, torch.tensor([0, 2]))
         (tensor([[3., 0.],
                 [0., 1.]]), tensor([2., 1.]))
     """
-
-    def one_image(tokens: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
-        merged, sizes = reference.merge(tokens, *others, rule=rule)
-        return merged.to(tokens.dtype), sizes
-
-    return by_image(one_image, 2, tokens, keys, indices, weights, valid)
+    images = (tokens, keys, indices, weights, valid)
+    merged, sizes = by_image(reference.merge, 2, *images, rule=rule)
+    return merged.to(tokens.dtype), sizes
 
 
 merge_varlen = varlen(

@@ -13,12 +13,12 @@ from ._register import operator
 
 def _checks(call: Call) -> tuple[Output, Output, Output]:
     check, tokens = call.check, call.tokens
-    check.merging(tokens, call.keys)
+    each = check.merging(tokens, call.keys)
     number = tokens.shape[-2]
     if not 0 <= call.count <= number // 2:
         check.fail("count", f"0 <= count <= {number // 2} (half the tokens)", call.count)
     if call.sizes is not None:
-        check.per_token("sizes", call.sizes, tokens)
+        each.one("sizes", call.sizes)
     shape = [*tokens.shape[:-2], number - call.count]
     return (
         Output([*shape, tokens.shape[-1]], tokens.dtype, tokens.device),
@@ -47,9 +47,6 @@ def merge_bipartite(
         (merged [..., N - count, D] in tokens' dtype, float32 sizes [..., N - count],
         int64 indices [..., N - count] of the tokens that stay, ascending).
 
-    Raises:
-        RuntimeError: a shape, dtype, device or value that the above does not allow, named.
-
     Example:
         >>> tokens = torch.tensor([[2.0, 0.0], [4.0, 0.0], [0.0, 1.0], [-3.0, 0.0]])
         >>> zoprune_kernels.merge_bipartite(tokens, tokens, 1)
@@ -57,10 +54,5 @@ def merge_bipartite(
                 [ 0.,  1.],
                 [-3.,  0.]]), tensor([2., 1., 1.]), tensor([1, 2, 3]))
     """
-
-    def one_image(tokens: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        keys, sizes = others
-        merged, grown, indices = reference.merge_bipartite(tokens, keys, count, sizes)
-        return merged.to(tokens.dtype), grown, indices
-
-    return by_image(one_image, 2, tokens, keys, sizes)
+    merged, grown, stays = by_image(reference.merge_bipartite, 2, tokens, keys, count, sizes)
+    return merged.to(tokens.dtype), grown, stays

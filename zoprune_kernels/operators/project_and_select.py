@@ -26,9 +26,6 @@ def project_and_select(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         (tokens [..., k, D] in x's dtype, int64 indices [..., k], float32 scores [..., N]).
 
-    Raises:
-        RuntimeError: as :func:`score_and_select`.
-
     Example:
         >>> x, w1, w2 = torch.randn(2, 576, 64), torch.randn(128, 64), torch.randn(96, 128)
         >>> metric = zoprune_kernels.fold_metric(w1, w2)

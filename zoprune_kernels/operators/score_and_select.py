@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import DISTRIBUTIONS, Call, Output
-from ..methods import Selection, SelectOptions, SuppressOptions
+from ..checks import Call, Output, PerToken
+from ..methods import ScoreOptions, Selection, SelectOptions, SuppressOptions
 from ..pipeline import Reference, prune
 from ._register import operator, varlen
 
@@ -21,19 +21,15 @@ def checks(call: Call) -> tuple[Output, Output]:
         check.metric(call.metric, x, call.w1)
     if call.directions is not None and call.metric is not None:
         check.fail("metric", "None when directions are given", "a tensor")
+    each = PerToken(check, x, "x", x.shape[:-1])
     if call.keys is not None:
-        check.keys(call.keys, x.shape[:-1], x, "x")
-    check.masks(call.must_keep, call.valid, x.shape[:-1], x, "x")
-    if call.num_directions < 1:
-        check.fail("num_directions", "an integer >= 1", call.num_directions)
-    check.step(call.step)
-    check.one_of("distribution", call.distribution, DISTRIBUTIONS)
-    check.activation(call.activation)
+        each.keys(call.keys)
+    each.masks(call.must_keep, call.valid)
+    ScoreOptions.of(call.arguments).check(check.fail)
     selection = Selection(call.arguments)
     selection.check(check.fail)
-    if call.positions is not None:
-        check.positions(call.positions, x.shape[:-1], x, "x")
-    check.weights(call.weights, x.shape[:-1], x, "x")
+    each.positions(call.positions)
+    each.weights(call.weights)
     selection.check_tensors(check.fail)
     scores = Output(list(x.shape[:-1]), torch.float32, x.device)
     return call.kept(x, "x", tokens=scores.shape), scores
@@ -55,11 +51,11 @@ def score_and_select(
     positions: Tensor | None = None,
     weights: Tensor | None = None,
     *,
-    num_directions: int = 64,
-    step: float = 0.01,
-    distribution: str = "sphere",
-    seed: int = 0,
-    activation: str = "gelu",
+    num_directions: int = ScoreOptions.num_directions,
+    step: float = ScoreOptions.step,
+    distribution: str = ScoreOptions.distribution,
+    seed: int = ScoreOptions.seed,
+    activation: str = ScoreOptions.activation,
     method: str = SelectOptions.method,
     max_similarity: float = SelectOptions.max_similarity,
     sort: bool = True,
@@ -98,9 +94,6 @@ def score_and_select(
 
     Returns:
         (int64 indices [..., k], float32 scores [..., N]).
-
-    Raises:
-        RuntimeError: a shape, dtype, device or value that the above does not allow, named.
 
     Example:
         >>> x, w1, w2 = torch.randn(2, 576, 64), torch.randn(128, 64), torch.randn(96, 128)

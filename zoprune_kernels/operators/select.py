@@ -14,10 +14,10 @@ _METHODS = [name for name, method in METHODS.items() if method.operator == "sele
 
 def _checks(call: Call) -> Output:
     check = call.check
-    check.scores(call.scores, packed=call.packed)
+    each = check.scores(call.scores, packed=call.packed)
     if call.keys is not None:
-        check.keys(call.keys, call.scores.shape, call.scores, "scores")
-    check.masks(call.must_keep, call.valid, call.scores.shape, call.scores, "scores")
+        each.keys(call.keys)
+    each.masks(call.must_keep, call.valid)
     check.one_of("method", call.method, _METHODS)
     options = SelectOptions.of(call.arguments)
     options.check(check.fail)
@@ -81,9 +81,6 @@ def select(
     Returns:
         int64 indices [..., k].
 
-    Raises:
-        RuntimeError: a shape, dtype, device or value that the above does not allow, named.
-
     Example:
         >>> scores = torch.tensor([0.9, 0.8, 0.1, 0.5])
         >>> keys = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.7, 0.7]])
@@ -99,9 +96,6 @@ def select(
 select_varlen = varlen(
     select,
     """
-    Returns:
-        int64 indices [total_keep] into the packed array, image after image.
-
     Example:
         >>> scores = torch.tensor([0.9, 0.8, 0.1, 0.5, 0.3])  # of images of 2 and of 3 tokens
         >>> cu_tokens, cu_keep = torch.tensor([[0, 2, 5], [0, 1, 3]], dtype=torch.int32)

@@ -10,12 +10,11 @@ from ._register import operator, varlen
 
 
 def _checks(call: Call) -> Output:
-    check, scores = call.check, call.scores
-    check.scores(scores, packed=call.packed)
-    check.keys(call.keys, scores.shape, scores, "scores")
-    check.weights(call.weights, scores.shape, scores, "scores")
-    check.masks(call.must_keep, call.valid, scores.shape, scores, "scores")
-    return call.kept(scores, "scores")
+    each = call.check.scores(call.scores, packed=call.packed)
+    each.keys(call.keys)
+    each.weights(call.weights)
+    each.masks(call.must_keep, call.valid)
+    return call.kept(call.scores, "scores")
 
 
 @operator(_checks, values=Call.check_mask_values, hand_over=True)
@@ -41,19 +40,12 @@ def select_coverage(
             less, or that raises the coverage by less than 2^-30 of the largest weight, is picked
             after all others, by score. NaN ranks below those.
         keys: [..., N, D] vectors whose cosine is the similarity; a zero key covers nothing.
-        k: number of tokens to keep, 1 <= k <= N.
         weights: w, shaped like scores, any of the three dtypes; ones where None. Negative and NaN
-            weights count as 0.
-        must_keep: bool, shaped like scores: always returned, counted in k, already selected.
-        valid: bool, shaped like scores: False marks padding, neither picked nor covered.
-        sort: ascending indices; False returns pick order, any prefix of which is the selection
-            for a smaller k.
+            weights count as 0, as does padding.
+        k, must_keep, valid, sort: as in :func:`select`.
 
     Returns:
         int64 indices [..., k].
-
-    Raises:
-        RuntimeError: a shape, dtype, device or value that the above does not allow, named.
 
     Example:
         >>> keys = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
@@ -66,9 +58,6 @@ def select_coverage(
 select_coverage_varlen = varlen(
     select_coverage,
     """
-    Returns:
-        int64 indices [total_keep] into the packed array, image after image.
-
     Example:
         >>> scores, keys = torch.tensor([0.9, 0.8, 0.5, 0.2]), torch.eye(4)
         >>> cu_tokens, cu_keep = torch.tensor([[0, 3, 4], [0, 2, 3]], dtype=torch.int32)

@@ -10,9 +10,9 @@ from ._register import operator, varlen
 
 
 def _checks(call: Call) -> Output:
-    call.check.scores(call.quality, packed=call.packed, name="quality")
-    call.check.keys(call.keys, call.quality.shape, call.quality, "quality")
-    call.check.masks(call.must_keep, call.valid, call.quality.shape, call.quality, "quality")
+    each = call.check.scores(call.quality, packed=call.packed, name="quality")
+    each.keys(call.keys)
+    each.masks(call.must_keep, call.valid)
     return call.kept(call.quality, "quality")
 
 
@@ -37,17 +37,10 @@ def select_dpp(
             less, or of which less than 1e-5 lies outside the span of those picked (as a share of
             its squared length), is picked after all others, by quality. NaN ranks below those.
         keys: [..., N, D] vectors whose cosine is the similarity; a zero key spans nothing.
-        k: number of tokens to keep, 1 <= k <= N.
-        must_keep: bool, shaped like quality: always returned, counted in k, already selected.
-        valid: bool, shaped like quality: False marks padding, never picked.
-        sort: ascending indices; False returns pick order, any prefix of which is the selection
-            for a smaller k.
+        k, must_keep, valid, sort: as in :func:`select`.
 
     Returns:
         int64 indices [..., k]. Memory: N x k floats, never N x N.
-
-    Raises:
-        RuntimeError: a shape, dtype, device or value that the above does not allow, named.
 
     Example:
         >>> quality = torch.tensor([1.0, 0.9, 0.5])
@@ -61,9 +54,6 @@ def select_dpp(
 select_dpp_varlen = varlen(
     select_dpp,
     """
-    Returns:
-        int64 indices [total_keep] into the packed array, image after image.
-
     Example:
         >>> quality, keys = torch.tensor([1.0, 0.9, 0.5, 0.2]), torch.eye(4)
         >>> cu_tokens, cu_keep = torch.tensor([[0, 3, 4], [0, 2, 3]], dtype=torch.int32)

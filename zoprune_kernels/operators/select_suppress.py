@@ -11,17 +11,16 @@ from ._register import operator, varlen
 
 
 def _checks(call: Call) -> Output:
-    check, scores = call.check, call.scores
-    check.scores(scores, packed=call.packed)
+    check = call.check
+    each = check.scores(call.scores, packed=call.packed)
     if call.keys is not None:
-        check.keys(call.keys, scores.shape, scores, "scores")
-    if call.positions is not None:
-        check.positions(call.positions, scores.shape, scores, "scores")
+        each.keys(call.keys)
+    each.positions(call.positions)
     if call.keys is None and call.positions is None:
         check.fail("keys", "a tensor where positions are None", "None")
-    check.masks(call.must_keep, call.valid, scores.shape, scores, "scores")
+    each.masks(call.must_keep, call.valid)
     SuppressOptions.of(call.arguments).check(check.fail)
-    return call.kept(scores, "scores")
+    return call.kept(call.scores, "scores")
 
 
 @operator(_checks, values=Call.check_mask_values, hand_over=True)
@@ -60,24 +59,17 @@ def select_suppress(
     Args:
         scores: [N] or [B, N]; float32, float16 or bfloat16. NaN ranks below everything.
         keys: [..., N, D]; None leaves the similarity out, which then needs positions.
-        k: number of tokens to keep, 1 <= k <= N.
         positions: [..., N, 2 or 3] grid coordinates, in patches (with time or crop first, where
             there is one); float32, float16 or bfloat16. None leaves distance and radius out.
-        must_keep: bool, shaped like scores: always returned, counted in k, already selected.
-        valid: bool, shaped like scores: False marks padding, never picked.
         rule: see the table.
         sigma_space, radius: in patches, > 0; infinite radius for none. Sigmas in [1e-18, 1e18].
         sigma_similarity: of 1 - cosine; ID-Selection's gamma is its inverse.
         strength: in [0, 1e18], what a copy of a picked token loses at the same place.
         threshold: in [-1, 1].
-        sort: ascending indices; False returns pick order, any prefix of which is the selection
-            for a smaller k.
+        k, must_keep, valid, sort: as in :func:`select`.
 
     Returns:
         int64 indices [..., k].
-
-    Raises:
-        RuntimeError: a shape, dtype, device or value that the above does not allow, named.
 
     Example:
         >>> scores = torch.tensor([0.9, 0.8, 0.5])
@@ -94,9 +86,6 @@ def select_suppress(
 select_suppress_varlen = varlen(
     select_suppress,
     """
-    Returns:
-        int64 indices [total_keep] into the packed array, image after image.
-
     Example:
         >>> scores, keys = torch.tensor([0.9, 0.8, 0.5, 0.2]), torch.eye(4)
         >>> cu_tokens, cu_keep = torch.tensor([[0, 3, 4], [0, 2, 3]], dtype=torch.int32)

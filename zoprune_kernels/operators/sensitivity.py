@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import reference
 from ..checks import Call, Output
-from ..pipeline import warn_if_linear
-from ..reference.images import by_image
+from ..methods import ScoreOptions
+from ..pipeline import Reference, score
 from ._register import operator
 
 
@@ -17,8 +16,7 @@ def _checks(call: Call) -> Output:
     check.tokens(call.x)
     check.linear(call.x, call.w1, call.b1, call.w2, None)
     check.directions(call.directions, call.x)
-    check.step(call.step)
-    check.activation(call.activation)
+    ScoreOptions.of(call.arguments).check(check.fail)
     return Output(list(call.x.shape[:-1]), torch.float32, call.x.device)
 
 
@@ -30,8 +28,8 @@ def sensitivity(
     w2: Tensor,
     directions: Tensor,
     *,
-    step: float = 0.01,
-    activation: str = "gelu",
+    step: float = ScoreOptions.step,
+    activation: str = ScoreOptions.activation,
 ) -> Tensor:
     """Zeroth-order sensitivity of the projector f(x) = w2 phi(w1 x + b1), per token.
 
@@ -50,20 +48,11 @@ def sensitivity(
     Returns:
         float32 scores [N] or [B, N].
 
-    Raises:
-        RuntimeError: a shape, dtype, device or value that the above does not allow, named.
-
     Example:
         >>> x, w1, w2 = torch.randn(576, 64), torch.randn(128, 64), torch.randn(96, 128)
         >>> u = zoprune_kernels.directions(16, 64)
         >>> zoprune_kernels.sensitivity(x, w1, None, w2, u).shape
         torch.Size([576])
     """
-    warn_if_linear(activation)
-
-    def score(image: Tensor) -> Tensor:
-        return reference.sensitivity(
-            image, w1, b1, w2, directions, step=step, activation=activation
-        )
-
-    return by_image(score, 2, x)
+    call = Call("sensitivity", locals())
+    return score(call, Reference(call))

@@ -8,11 +8,17 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..methods import ScoreOptions
 from .layers import derivative, upcast
 
 
 def expected_sensitivity(
-    x: Tensor, w1: Tensor, b1: Tensor | None, metric: Tensor, *, activation: str = "gelu"
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor | None,
+    metric: Tensor,
+    *,
+    activation: str = ScoreOptions.activation,
 ) -> Tensor:
     """S_i = sqrt(g^T M g), g = phi'(W1 x_i + b1): the root mean square over all directions."""
     if activation == "identity":

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from .images import by_image
 
 # Candidates are ranked by class first, then by gain, then by lowest index.
 MUST_KEEP, FREE, BLOCKED, NAN, INVALID, PICKED = 5, 4, 3, 2, 1, 0
@@ -34,3 +39,15 @@ def first_best(classes: Tensor, gain: Tensor) -> Tensor:
 def row(rows: Tensor, index: Tensor) -> Tensor:
     """rows[index] for an index [] on the device; indexing would read it on the host."""
     return rows.index_select(0, index[None])[0]
+
+
+def selection(pick: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Makes of the picks [k] of one image, in pick order, those of one or a batch of images, sorted
+    or not: the reference of an operator, by its arguments."""
+
+    @functools.wraps(pick)
+    def select(*arguments: Any, sort: bool = True, **options: Any) -> Tensor:
+        picks = by_image(pick, 1, *arguments, **options)
+        return picks.sort().values if sort else picks
+
+    return select

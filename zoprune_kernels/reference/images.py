@@ -10,17 +10,26 @@ import torch
 from torch import Tensor
 
 
-def by_image(function: Callable[..., Any], rank: int, *tensors: Tensor | None) -> Any:
-    """``function`` of one image, whose first tensor has ``rank`` dimensions, or of each of a batch.
+def by_image(function: Callable[..., Any], rank: int, *arguments: Any, **options: Any) -> Any:
+    """``function`` of one image, whose first tensor has ``rank`` dimensions, or of each of a batch,
+    which all tensors are then split along.
 
     It returns one tensor or a tuple of them; those of a batch are stacked.
     """
-    first = tensors[0]
-    assert first is not None
-    if first.dim() == rank:
-        return function(*tensors)
-    rows = [[None if t is None else t[b] for t in tensors] for b in range(first.shape[0])]
-    return join([function(*row) for row in rows], torch.stack)
+    if arguments[0].dim() == rank:
+        return function(*arguments, **options)
+
+    def of_image(b: int, value: Any) -> Any:
+        return value[b] if isinstance(value, Tensor) else value
+
+    results = [
+        function(
+            *(of_image(b, value) for value in arguments),
+            **{name: of_image(b, value) for name, value in options.items()},
+        )
+        for b in range(len(arguments[0]))
+    ]
+    return join(results, torch.stack)
 
 
 def by_segment(

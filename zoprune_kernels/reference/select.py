@@ -18,11 +18,12 @@ from .greedy import (
     candidate_classes,
     first_best,
     row,
+    selection,
 )
-from .images import by_image
 from .normalise import finite_scores, normalised_scores, unit_keys
 
 
+@selection
 def select(
     scores: Tensor,
     keys: Tensor | None,
@@ -30,35 +31,11 @@ def select(
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
     *,
-    sort: bool = True,
     seed: int = 0,
     **options: Any,
 ) -> Tensor:
-    """Plain greedy selection, one image at a time; scores [N] or [B, N], result [..., k].
-
-    ``options`` are those of :class:`SelectOptions`.
-    """
+    """The best remaining candidate, k times; ``options`` are those of :class:`SelectOptions`."""
     how = SelectOptions(**in_python(options))
-
-    def select_image(
-        scores: Tensor, keys: Tensor | None, must_keep: Tensor | None, valid: Tensor | None
-    ) -> Tensor:
-        picks = _greedy(scores, keys, k, must_keep, valid, how, seed)
-        return picks.sort().values if sort else picks
-
-    return by_image(select_image, 1, scores, keys, must_keep, valid)
-
-
-def _greedy(
-    scores: Tensor,
-    keys: Tensor | None,
-    k: int,
-    must_keep: Tensor | None,
-    valid: Tensor | None,
-    how: SelectOptions,
-    seed: int,
-) -> Tensor:
-    """Indices [k] in pick order: the best remaining candidate, k times."""
     weight = _weights(scores, valid, how.method, seed)
     z = None if keys is None else unit_keys(_centred(keys, valid) if how.centre else keys)
     # The largest cosine to the selected tokens; nothing is selected yet.

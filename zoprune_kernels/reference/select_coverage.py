@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .greedy import BLOCKED, FREE, PICKED, candidate_classes, first_best, row
-from .images import by_image
+from .greedy import BLOCKED, FREE, PICKED, candidate_classes, first_best, row, selection
 from .normalise import finite_scores, unit_keys
 
 # A token that raises the coverage by less than this share of the largest weight adds nothing.
 NEGLIGIBLE = 2.0**-30
 
 
+@selection
 def select_coverage(
     scores: Tensor,
     keys: Tensor,
@@ -20,33 +20,8 @@ def select_coverage(
     weights: Tensor | None = None,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
-    *,
-    sort: bool = True,
 ) -> Tensor:
-    """Plain greedy selection, one image at a time; scores [N] or [B, N], result [..., k]."""
-
-    def select(
-        scores: Tensor,
-        keys: Tensor,
-        weights: Tensor | None,
-        must_keep: Tensor | None,
-        valid: Tensor | None,
-    ) -> Tensor:
-        picks = _greedy(scores, keys, k, weights, must_keep, valid)
-        return picks.sort().values if sort else picks
-
-    return by_image(select, 1, scores, keys, weights, must_keep, valid)
-
-
-def _greedy(
-    scores: Tensor,
-    keys: Tensor,
-    k: int,
-    weights: Tensor | None,
-    must_keep: Tensor | None,
-    valid: Tensor | None,
-) -> Tensor:
-    """Indices [k] in pick order: the largest score times added coverage, k times."""
+    """The largest score times added coverage, k times."""
     classes = candidate_classes(scores, must_keep, valid)
     score = finite_scores(scores)
     z = unit_keys(keys).to(score.dtype)  # [N, D]

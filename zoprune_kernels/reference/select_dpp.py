@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .greedy import BLOCKED, FREE, PICKED, candidate_classes, first_best, row
-from .images import by_image
+from .greedy import BLOCKED, FREE, PICKED, candidate_classes, first_best, row, selection
 from .normalise import finite_scores, unit_keys
 
 # A token of which less than this share (of its squared length) lies outside the span of the
@@ -14,30 +13,15 @@ from .normalise import finite_scores, unit_keys
 DEPENDENT = 1e-5
 
 
+@selection
 def select_dpp(
     quality: Tensor,
     keys: Tensor,
     k: int,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
-    *,
-    sort: bool = True,
 ) -> Tensor:
-    """Plain greedy selection, one image at a time; quality [N] or [B, N], result [..., k]."""
-
-    def select(
-        quality: Tensor, keys: Tensor, must_keep: Tensor | None, valid: Tensor | None
-    ) -> Tensor:
-        picks = _greedy(quality, keys, k, must_keep, valid)
-        return picks.sort().values if sort else picks
-
-    return by_image(select, 1, quality, keys, must_keep, valid)
-
-
-def _greedy(
-    quality: Tensor, keys: Tensor, k: int, must_keep: Tensor | None, valid: Tensor | None
-) -> Tensor:
-    """Indices [k] in pick order: the largest conditional variance q^2 r, k times."""
+    """The largest conditional variance q^2 r, k times."""
     classes = candidate_classes(quality, must_keep, valid)
     q = finite_scores(quality)
     z = unit_keys(keys.double())  # [N, D]; in float32, rounding looks like volume

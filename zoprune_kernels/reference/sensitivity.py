@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..methods import ScoreOptions
 from .layers import ACTIVATION, derivative, project, upcast
 
 _BEND = 50  # beyond this |a| every activation is 0 or the identity, to float64
@@ -21,8 +22,8 @@ def paper_sensitivity(
     w2: Tensor,
     directions: Tensor,
     *,
-    step: float = 0.01,
-    activation: str = "gelu",
+    step: float = ScoreOptions.step,
+    activation: str = ScoreOptions.activation,
 ) -> Tensor:
     """S_i = mean_j ||f(x_i + h u_j) - f(x_i - h u_j)|| / 2h, as the paper writes it (eq. 3-4)."""
     x, directions = upcast(x, directions)
@@ -41,8 +42,8 @@ def sensitivity(
     w2: Tensor,
     directions: Tensor,
     *,
-    step: float = 0.01,
-    activation: str = "gelu",
+    step: float = ScoreOptions.step,
+    activation: str = ScoreOptions.activation,
 ) -> Tensor:
     """The same score with the difference taken before the second layer ("Exact rewriting").
 

@@ -9,10 +9,12 @@ means a pick that no rounding explains: twice the same token, padding, a token f
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import math
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,116 +23,120 @@ from ..methods import SelectOptions, SuppressOptions, in_python
 from .check import Check
 from .objectives import Coverage, Redundancy, State, Suppression, Volume
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 # Of weights in [0, 1] and cosines, absolutely; of the other selections' gains, relatively.
 SELECT_TOLERANCE = 1e-5
 GAIN_TOLERANCE = 1e-4
 MUST_KEEP, FREE, BLOCKED, NAN = 4, 3, 2, 1
 
 
-def _one_thread(function: Callable[P, R]) -> Callable[P, R]:
-    """Run with one thread: the tensors are small, and waking threads costs more than they save."""
+def _certificate(what: str, default: float) -> Callable[[Callable[..., Any]], Callable[..., Check]]:
+    """Makes of a function of (image, the operator's arguments) that says what objective the picks
+    should follow the certificate of (picks, the operator's arguments)."""
 
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            torch.set_num_threads(threads)
+    def declare(objective: Callable[..., Any]) -> Callable[..., Check]:
+        signature = inspect.signature(objective)
 
-    return run
+        @functools.wraps(objective)
+        def certify(
+            picks: Tensor,
+            *tensors: Tensor | None,
+            in_order: bool = True,
+            tolerance: float = default,
+            steps: int | None = None,
+            rivals: int | None = None,
+            **options: Any,
+        ) -> Check:
+            given = signature.bind(None, *tensors, **options)
+            given.apply_defaults()
+            arguments = given.arguments
+            _, scores, *_ = arguments.values()
+            masks = (arguments["must_keep"], arguments["valid"])
+            with _one_thread():
+                image = _Image(picks, scores, *masks, in_order, steps, rivals)
+                arguments["image"] = image
+                return image.replay(what, objective(*given.args, **given.kwargs), tolerance)
+
+        own = inspect.signature(certify, follow_wrapped=False).parameters.values()
+        shown = [p for p in own if p.name == "picks" or p.kind is p.KEYWORD_ONLY]
+        shown += list(signature.parameters.values())[1:]
+        certify.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            sorted(shown, key=lambda p: p.kind), return_annotation="Check"
+        )
+        return certify
+
+    return declare
 
 
-@_one_thread
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """With one thread: the tensors are small, and waking threads costs more than they save."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_certificate("selection", SELECT_TOLERANCE)
 def certify_select(
-    picks: Tensor,
+    image: _Image,
     scores: Tensor,
     keys: Tensor | None,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
     *,
-    in_order: bool = True,
-    tolerance: float = SELECT_TOLERANCE,
-    steps: int | None = None,
-    rivals: int | None = None,
+    seed: int = 0,
     **options: Any,
-) -> Check:
+) -> Redundancy:
     """``select``'s picks [k] or [B, k]; ``options`` are the operator's (``method`` and so on).
 
     The error is the largest difference of a pick's gain from the best one's, in units of gain.
     """
-    image = _Image(picks, scores, must_keep, valid, in_order, steps, rivals)
-    seed = options.pop("seed", 0)
-    how = SelectOptions(**in_python(options))
-    keys = image.batched(keys)
-    objective = Redundancy(image.scores, keys, image.valid, image.kept, image.among, how, seed)
-    return image.replay("selection", objective, tolerance)
+    how, keys = SelectOptions(**in_python(options)), image.batched(keys)
+    return Redundancy(image.scores, keys, image.valid, image.kept, image.among, how, seed)
 
 
-@_one_thread
+@_certificate("suppression", GAIN_TOLERANCE)
 def certify_suppress(
-    picks: Tensor,
+    image: _Image,
     scores: Tensor,
     keys: Tensor | None,
     positions: Tensor | None = None,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
-    *,
-    in_order: bool = True,
-    tolerance: float = GAIN_TOLERANCE,
-    steps: int | None = None,
-    rivals: int | None = None,
     **options: Any,
-) -> Check:
+) -> Suppression:
     """``select_suppress``'s picks; the error is relative to the best score at the time."""
-    image = _Image(picks, scores, must_keep, valid, in_order, steps, rivals)
+    how = SuppressOptions(**options)
     keys, positions = image.batched(keys), image.batched(positions)
-    objective = Suppression(image.scores, keys, positions, image.among, SuppressOptions(**options))
-    return image.replay("suppression", objective, tolerance)
+    return Suppression(image.scores, keys, positions, image.among, how)
 
 
-@_one_thread
+@_certificate("determinant", GAIN_TOLERANCE)
 def certify_dpp(
-    picks: Tensor,
+    image: _Image,
     quality: Tensor,
     keys: Tensor,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
-    *,
-    in_order: bool = True,
-    tolerance: float = GAIN_TOLERANCE,
-    steps: int | None = None,
-    rivals: int | None = None,
-) -> Check:
+) -> Volume:
     """``select_dpp``'s picks; the error is relative to the best q² r, by Gram-Schmidt."""
-    image = _Image(picks, quality, must_keep, valid, in_order, steps, rivals)
-    objective = Volume(image.scores, image.batched(keys), image.among)
-    return image.replay("determinant", objective, tolerance)
+    return Volume(image.scores, image.batched(keys), image.among)
 
 
-@_one_thread
+@_certificate("coverage", GAIN_TOLERANCE)
 def certify_coverage(
-    picks: Tensor,
+    image: _Image,
     scores: Tensor,
     keys: Tensor,
     weights: Tensor | None = None,
     must_keep: Tensor | None = None,
     valid: Tensor | None = None,
-    *,
-    in_order: bool = True,
-    tolerance: float = GAIN_TOLERANCE,
-    steps: int | None = None,
-    rivals: int | None = None,
-) -> Check:
+) -> Coverage:
     """``select_coverage``'s picks; the error is relative to the best gain."""
-    image = _Image(picks, scores, must_keep, valid, in_order, steps, rivals)
     keys, weights = image.batched(keys), image.batched(weights)
-    objective = Coverage(image.scores, keys, weights, image.valid, image.among)
-    return image.replay("coverage", objective, tolerance)
+    return Coverage(image.scores, keys, weights, image.valid, image.among)
 
 
 class _Image:

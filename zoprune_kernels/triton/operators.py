@@ -19,7 +19,8 @@ class TritonScoring:
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.layers = Layers(call.w1, call.b1, call.w2, call.b2, call.activation)
+        second = (call.arguments.get(name) for name in ("w2", "b2"))
+        self.layers = Layers(call.w1, call.b1, *second, call.activation)
 
     def score(self, outputs: bool) -> tuple[Tensor, Tensor | None]:
         lead = self.call.x.shape[:-1]
@@ -33,7 +34,7 @@ class TritonScoring:
     def _scored(self, x: Tensor, outputs: bool) -> Scored:
         """Of tokens x [T, d]: closed form with a metric, else over directions, given or drawn."""
         call = self.call
-        if call.metric is not None:
+        if call.arguments.get("metric") is not None:
             return scoring.closed_form(x, self.layers, call.metric, outputs)
         drawn = call.directions
         if drawn is None:
@@ -48,17 +49,7 @@ def directions(call: Call) -> Tensor:
 
 
 def sensitivity(call: Call) -> Tensor:
-    pipeline.warn_if_linear(call.activation)
-    layers = Layers(call.w1, call.b1, call.w2, None, call.activation)
-    scored = scoring.directional(call.x.flatten(0, -2), layers, call.directions, call.step)
-    return scored.scores.view(call.x.shape[:-1])
-
-
-def expected_sensitivity(call: Call) -> Tensor:
-    pipeline.warn_if_linear(call.activation)
-    layers = Layers(call.w1, call.b1, None, None, call.activation)
-    scored = scoring.closed_form(call.x.flatten(0, -2), layers, call.metric)
-    return scored.scores.view(call.x.shape[:-1])
+    return pipeline.score(call, TritonScoring(call))
 
 
 def score_and_select(call: Call) -> tuple[Tensor, Tensor]:
@@ -69,6 +60,7 @@ def project_and_select(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     return pipeline.prune_and_project(call, TritonScoring(call), dispatch=_dispatch())
 
 
+expected_sensitivity = sensitivity
 score_and_select_varlen, project_and_select_varlen = score_and_select, project_and_select
 
 

@@ -23,62 +23,43 @@ class Tiles(NamedTuple):
     quadratic: Tile  # also the projector's second layer
 
 
+def _tiles(linear: Tile, directions: Tile, largest: Tile, **others: Tile) -> Tiles:
+    """``largest`` wherever ``others`` do not say otherwise."""
+    large = dict.fromkeys(Tiles._fields[2:], largest)
+    return Tiles(linear, directions, **(large | others))
+
+
+def _without_tma(*tiles: Tile, **others: Tile) -> Tiles:
+    return Tiles(*(tile._replace(tma=False) for tile in _tiles(*tiles, **others)))
+
+
 # Columns: m, n, k, warps, stages. By arithmetic, then by the least compute capability.
+_IN_REGISTERS = [Tile(64, 64, 16, 8, 3)] * 3  # the whole depth: there are no tensor cores
 _TILES: dict[str, dict[int, Tiles]] = {
     "half": {
-        80: Tiles(
-            linear=Tile(64, 128, 32, 8, 4, tma=False),
-            directions=Tile(64, 64, 32, 4, 3, tma=False),
-            derivative=Tile(128, 128, 32, 8, 4, tma=False),
-            cubic=Tile(128, 128, 32, 8, 4, tma=False),
-            difference=Tile(64, 128, 32, 8, 3, tma=False),
-            quadratic=Tile(128, 128, 32, 8, 4, tma=False),
+        80: _without_tma(
+            Tile(64, 128, 32, 8, 4),
+            Tile(64, 64, 32, 4, 3),
+            Tile(128, 128, 32, 8, 4),
+            difference=Tile(64, 128, 32, 8, 3),
         ),
-        90: Tiles(
-            linear=Tile(64, 128, 64, 8, 4),
-            directions=Tile(64, 64, 32, 4, 3),
-            derivative=Tile(128, 256, 64, 8, 4),
-            cubic=Tile(128, 256, 64, 8, 4),
+        90: _tiles(
+            Tile(64, 128, 64, 8, 4),
+            Tile(64, 64, 32, 4, 3),
+            Tile(128, 256, 64, 8, 4),
             difference=Tile(128, 256, 32, 8, 3),
-            quadratic=Tile(128, 256, 64, 8, 4),
         ),
     },
     "tf32": {
-        80: Tiles(
-            linear=Tile(64, 64, 32, 8, 3, tma=False),
-            directions=Tile(64, 64, 32, 4, 3, tma=False),
-            derivative=Tile(64, 128, 32, 8, 3, tma=False),
-            cubic=Tile(64, 128, 32, 8, 3, tma=False),
-            difference=Tile(64, 128, 32, 8, 3, tma=False),
-            quadratic=Tile(64, 128, 32, 8, 3, tma=False),
-        ),
-        90: Tiles(
-            linear=Tile(64, 128, 32, 8, 3),
-            directions=Tile(64, 64, 32, 4, 3),
-            derivative=Tile(128, 128, 32, 8, 3),
-            cubic=Tile(128, 128, 32, 8, 3),
-            difference=Tile(128, 128, 32, 8, 3),
+        80: _without_tma(Tile(64, 64, 32, 8, 3), Tile(64, 64, 32, 4, 3), Tile(64, 128, 32, 8, 3)),
+        90: _tiles(
+            Tile(64, 128, 32, 8, 3),
+            Tile(64, 64, 32, 4, 3),
+            Tile(128, 128, 32, 8, 3),
             quadratic=Tile(128, 128, 32, 8, 4),
         ),
     },
-    "ieee": {  # no tensor cores: the whole depth of a tile is held in registers
-        80: Tiles(
-            linear=Tile(64, 64, 16, 8, 3, tma=False),
-            directions=Tile(64, 64, 16, 8, 3, tma=False),
-            derivative=Tile(64, 64, 16, 8, 3, tma=False),
-            cubic=Tile(64, 64, 16, 8, 3, tma=False),
-            difference=Tile(64, 64, 16, 8, 3, tma=False),
-            quadratic=Tile(64, 64, 16, 8, 3, tma=False),
-        ),
-        90: Tiles(
-            linear=Tile(64, 64, 16, 8, 3),
-            directions=Tile(64, 64, 16, 8, 3),
-            derivative=Tile(64, 64, 16, 8, 3),
-            cubic=Tile(64, 64, 16, 8, 3),
-            difference=Tile(64, 64, 16, 8, 3),
-            quadratic=Tile(64, 64, 16, 8, 3),
-        ),
-    },
+    "ieee": {80: _without_tma(*_IN_REGISTERS), 90: _tiles(*_IN_REGISTERS)},
 }
 
 

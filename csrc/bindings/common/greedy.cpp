@@ -18,62 +18,52 @@ void check_scores(const Checker& check, const Tensor& scores, bool packed, const
 
 }  // namespace
 
-void check_keys(const Checker& check, const Tensor& keys, const Lead& lead, const Tensor& like,
-                const char* name) {
+void PerToken::one(const char* argument, const Tensor& tensor, const char* what,
+                   const std::vector<Size>& after, std::optional<ScalarType> dtype) const {
   std::vector<Size> expected = sizes(lead);
-  expected.emplace_back("D");
-  check.shape("keys", keys, expected, concat("one key for each token of ", name).c_str());
-  check.float_dtype("keys", keys.scalar_type());
-  check.device("keys", keys, like, name);
+  expected.insert(expected.end(), after.begin(), after.end());
+  check.shape(argument, tensor, expected, concat(what, " for each token of ", name).c_str());
+  if (dtype)
+    check.dtype(argument, tensor, *dtype);
+  else
+    check.float_dtype(argument, tensor.scalar_type());
+  check.device(argument, tensor, like, name);
 }
 
-void check_weights(const Checker& check, const Tensor& weights, const Lead& lead,
-                   const Tensor& like, const char* name) {
-  const std::string names = concat("one weight for each token of ", name);
-  check.shape("weights", weights, sizes(lead), names.c_str());
-  check.float_dtype("weights", weights.scalar_type());
-  check.device("weights", weights, like, name);
+void PerToken::masks(const std::optional<Tensor>& must_keep,
+                     const std::optional<Tensor>& valid) const {
+  if (must_keep) one("must_keep", *must_keep, "one flag", {}, ScalarType::Bool);
+  if (valid) one("valid", *valid, "one flag", {}, ScalarType::Bool);
 }
 
-void check_positions(const Checker& check, const Tensor& positions, const Lead& lead,
-                     const Tensor& like, const char* name) {
+void PerToken::weights(const std::optional<Tensor>& weights) const {
+  if (weights) one("weights", *weights, "one weight");
+}
+
+void PerToken::positions(const std::optional<Tensor>& positions) const {
+  if (!positions) return;
+  const bool fits = positions->dim() == static_cast<int64_t>(lead.size()) + 1 &&
+                    (positions->size(-1) == 2 || positions->size(-1) == 3);
   std::vector<Size> expected = sizes(lead);
   expected.emplace_back("2 or 3");
-  const bool fits = positions.dim() == static_cast<int64_t>(expected.size()) &&
-                    (positions.size(-1) == 2 || positions.size(-1) == 3);
-  const std::string names = concat("one position for each token of ", name);
-  check.require(fits, "positions", concat("shape ", shape_text(expected), " (", names, ")"),
-                shape_text(positions));
-  expected.back() = positions.size(-1);
-  check.shape("positions", positions, expected, names.c_str());
-  check.float_dtype("positions", positions.scalar_type());
-  check.device("positions", positions, like, name);
-}
-
-void check_masks(const Checker& check, const std::optional<Tensor>& must_keep,
-                 const std::optional<Tensor>& valid, const Lead& lead, const Tensor& like,
-                 const char* name) {
-  const auto check_mask = [&](const char* argument, const std::optional<Tensor>& mask) {
-    if (!mask) return;
-    check.shape(argument, *mask, sizes(lead), concat("one flag for each token of ", name).c_str());
-    check.dtype(argument, *mask, ScalarType::Bool);
-    check.device(argument, *mask, like, name);
-  };
-  check_mask("must_keep", must_keep);
-  check_mask("valid", valid);
+  check.require(
+      fits, "positions",
+      concat("shape ", shape_text(expected), " (one position for each token of ", name, ")"),
+      shape_text(*positions));
+  one("positions", *positions, "one position", {positions->size(-1)});
 }
 
 void check_tensors(const Checker& check, const GreedyTensors& tensors, bool packed,
                    bool needs_keys_or_positions, const char* name) {
   const Tensor& scores = tensors.scores;
   check_scores(check, scores, packed, name);
-  const Lead lead = lead_of(scores);
-  if (tensors.keys) check_keys(check, *tensors.keys, lead, scores, name);
-  if (tensors.weights) check_weights(check, *tensors.weights, lead, scores, name);
-  if (tensors.positions) check_positions(check, *tensors.positions, lead, scores, name);
+  const PerToken each{check, scores, name, lead_of(scores)};
+  if (tensors.keys) each.keys(*tensors.keys);
+  each.weights(tensors.weights);
+  each.positions(tensors.positions);
   check.require(!needs_keys_or_positions || tensors.keys || tensors.positions, "keys",
                 "a tensor where positions are None", "None");
-  check_masks(check, tensors.must_keep, tensors.valid, lead, scores, name);
+  each.masks(tensors.must_keep, tensors.valid);
 }
 
 Tensor pick(const GreedyTensors& tensors, const std::vector<Segment>& segments, bool packed,

@@ -18,16 +18,22 @@ struct GreedyTensors {
   std::optional<Tensor> keys, positions, weights, must_keep, valid;
 };
 
-// Checks of what there is one of for each token of argument `name`, `like`.
-void check_keys(const Checker& check, const Tensor& keys, const Lead& lead, const Tensor& like,
-                const char* name);
-void check_weights(const Checker& check, const Tensor& weights, const Lead& lead,
-                   const Tensor& like, const char* name);
-void check_positions(const Checker& check, const Tensor& positions, const Lead& lead,
-                     const Tensor& like, const char* name);
-void check_masks(const Checker& check, const std::optional<Tensor>& must_keep,
-                 const std::optional<Tensor>& valid, const Lead& lead, const Tensor& like,
-                 const char* name);
+// Checks of what there is one of for each token, of which argument `name`, `like`, has `lead`.
+struct PerToken {
+  const Checker& check;
+  const Tensor& like;
+  const char* name;
+  Lead lead;
+
+  // Shape [lead, after], the dtype, or any of the three, and the device.
+  void one(const char* argument, const Tensor& tensor, const char* what = "one",
+           const std::vector<Size>& after = {},
+           std::optional<ScalarType> dtype = std::nullopt) const;
+  void keys(const Tensor& keys) const { one("keys", keys, "one key", {"D"}); }
+  void masks(const std::optional<Tensor>& must_keep, const std::optional<Tensor>& valid) const;
+  void weights(const std::optional<Tensor>& weights) const;
+  void positions(const std::optional<Tensor>& positions) const;
+};
 
 // All of a selection's tensors; the argument `name` has the scores.
 void check_tensors(const Checker& check, const GreedyTensors& tensors, bool packed,

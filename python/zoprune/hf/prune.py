@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zoprune_kernels.methods import SelectOptions
+from zoprune_kernels.methods import ScoreOptions, SelectOptions
 
 from ..budgets import as_keep
 from ..projector import Estimator, check_linear, prepare
@@ -22,10 +22,10 @@ def prune(
     *,
     per: str = "image",
     estimator: str = "closed",
-    num_directions: int = 64,
-    step: float = 0.01,
-    distribution: str = "sphere",
-    seed: int = 0,
+    num_directions: int = ScoreOptions.num_directions,
+    step: float = ScoreOptions.step,
+    distribution: str = ScoreOptions.distribution,
+    seed: int = ScoreOptions.seed,
     through_norm: bool = True,
     method: str = SelectOptions.method,
     max_similarity: float = SelectOptions.max_similarity,

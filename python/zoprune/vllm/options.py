@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from zoprune_kernels.checks import DISTRIBUTIONS
-from zoprune_kernels.methods import METHODS, SelectOptions
+from zoprune_kernels.methods import DISTRIBUTIONS, METHODS, ScoreOptions, SelectOptions
 
 PREFIX = "zoprune_"
 KEEP = PREFIX + "keep"
@@ -26,10 +25,10 @@ class Options:
     method: str = SelectOptions.method
     max_similarity: float = SelectOptions.max_similarity
     estimator: str = "closed"
-    num_directions: int = 64
-    step: float = 0.01
-    distribution: str = "sphere"
-    seed: int = 0
+    num_directions: int = ScoreOptions.num_directions
+    step: float = ScoreOptions.step
+    distribution: str = ScoreOptions.distribution
+    seed: int = ScoreOptions.seed
     through_norm: bool = True
 
     def __post_init__(self) -> None:
