@@ -7,6 +7,8 @@ are. That covers LoRA (base + delta), packed integers, and weights that are else
 from __future__ import annotations
 
 import contextlib
+import copy
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,6 +73,48 @@ def undisturbed(*layers: Any) -> Iterator[None]:
             module.training = True
 
 
+def whole(layer: Any) -> Any:
+    """A layer, or a copy with whole parameters where its own are sharded (FSDP2, tensor parallel).
+
+    The ranks of the process group have to call it alike.
+    """
+    if layer is None or not any(map(_is_sharded, (*layer.parameters(), *layer.buffers()))):
+        return layer
+    return _gathered(layer)
+
+
+def _is_sharded(tensor: Any) -> bool:
+    return hasattr(tensor, "full_tensor")
+
+
+def _gathered(module: nn.Module) -> nn.Module:
+    """A copy without the hooks by which torch shards and gathers."""
+    copied = copy.copy(module)
+    state = vars(copied)
+    for kind in ("_parameters", "_buffers"):
+        state[kind] = {
+            name: nn.Parameter(_full(t), requires_grad=False) if _is_sharded(t) else t
+            for name, t in state[kind].items()
+        }
+    state["_modules"] = {
+        name: child and _gathered(child) for name, child in state["_modules"].items()
+    }
+    for kind in ("_forward_pre_hooks", "_forward_hooks"):
+        hooks = state[kind].items()
+        state[kind] = OrderedDict((key, f) for key, f in hooks if not is_of(f, "torch.distributed"))
+    return copied
+
+
+def _full(sharded: Any) -> Tensor:
+    """Also of a shard that waits on the CPU for a GPU."""
+    return sharded.detach().to(sharded.device_mesh.device_type).full_tensor()
+
+
+def is_of(function: Any, package: str) -> bool:
+    """Whether a hook is defined in a package."""
+    return f"{getattr(function, '__module__', '')}.".startswith(f"{package}.")
+
+
 def _devices(*layers: Any) -> set[str]:
     found = {"cpu"}
     for layer in layers:
@@ -107,14 +151,7 @@ def weights(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     if is_plain(layer):
         bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         return layer.weight.detach().to(dtype), bias
-    if type(layer) is nn.Linear and hasattr(layer.weight, "full_tensor"):  # sharded
-        weight, bias = _gathered(layer.weight, dtype), _gathered(layer.bias, dtype)
-        return weight, bias
     return _from_forward(layer, dtype)
-
-
-def _gathered(sharded: Any, dtype: torch.dtype) -> Any:
-    return None if sharded is None else sharded.detach().full_tensor().to(dtype)
 
 
 def _from_forward(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:

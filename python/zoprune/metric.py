@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,10 @@ class Fold:
 
         names = ("w1", "b1", "metric", "gram", "covariance")
         tensors = {n: t.contiguous() for n in names if (t := getattr(self, n)) is not None}
-        save_file(tensors, path, {"weights": fingerprint, "kind": self.kind})
+        # another process may write or read it too
+        partial = Path(f"{path}.{os.getpid()}")
+        save_file(tensors, partial, {"weights": fingerprint, "kind": self.kind})
+        partial.replace(path)
 
     @classmethod
     def load(cls, path: str | Path, kind: str, fingerprint: str, device: torch.device) -> Fold:

@@ -2,30 +2,30 @@
 
 A projector is ``[norm] -> [merge] -> linear 1 -> activation -> linear 2``: the norm acts on each
 patch, neighbouring patches are concatenated, and a merge layer, where there is one, is linear. In
-place of the first norm there may be one before linear 2. The mathematics is in docs/math.md, that
-of the norms in docs/norm_jacobian.md.
+place of the first norm there may be one before linear 2. How each form scores is in ``forms.py``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-import zoprune_kernels
-from zoprune_kernels.reference import ACTIVATION, derivative
+from zoprune_kernels.reference import ACTIVATION
 
 from . import layers, norms
 from .estimator import Estimator as Estimator
 from .estimator import refuse
+from .forms import FORMS
 from .metric import Fold, Folds
 from .selection import Rule
 
@@ -87,20 +87,16 @@ class Projector:
         x = x.detach().reshape(-1, self.width)  # [T, d]
         if self.is_linear:
             return x.new_ones(x.shape[0], dtype=torch.float32)
-        score = {
-            "directions": self._score_directions,
-            "closed": self._score_closed,
-            "through norm": self._score_through_norm,
-            "inner norm": self._score_inner_norm,
-        }[self._kind(estimator)]
-        with layers.undisturbed(*self.parts):
+        form = FORMS[self.form(estimator)]
+        with self._ready() as ready:
             x = x.to(self.dtype or x.dtype)
-            fold = self._fold(estimator, x.dtype, x.device)
-            return torch.cat([score(chunk, fold, estimator) for chunk in x.split(CHUNK)])
+            fold = self._fold(ready, estimator, x.dtype, x.device)
+            chunks = [form.score(ready, chunk, fold, estimator) for chunk in x.split(CHUNK)]
+            return torch.cat(chunks)
 
     def project(self, x: Tensor) -> Tensor:
         """The outputs by the layers' own forward: x [..., d] before the norm -> [T, D]."""
-        x = self._normalised(x.reshape(-1, self.width))
+        x = self.normalised(x.reshape(-1, self.width))
         if self.unfolded:
             x = x.unflatten(1, (self.patches, -1)).transpose(1, 2).flatten(1)
         if self.merge is not None:
@@ -111,96 +107,14 @@ class Projector:
         x = ACTIVATION[self.activation](x)
         return self.linear_2(x if self.inner_norm is None else self.inner_norm(x))
 
-    def _score_closed(self, x: Tensor, fold: Fold, estimator: Estimator) -> Tensor:
-        x = self._normalised(x).to(fold.w1.dtype)
-        return zoprune_kernels.expected_sensitivity(
-            x, fold.w1, fold.b1, fold.metric, activation=self.activation
-        )
-
-    def _score_directions(self, x: Tensor, fold: Fold, estimator: Estimator) -> Tensor:
-        return zoprune_kernels.sensitivity(
-            self._normalised(x).to(fold.w1.dtype),
-            fold.w1,
-            fold.b1,
-            fold.w2,
-            estimator.directions(self.width, x.device),
-            step=float(estimator.step),
-            activation=self.activation,
-        )
-
-    def _score_through_norm(self, x: Tensor, fold: Fold, estimator: Estimator) -> Tensor:
-        """sqrt(E ||J u||^2) with J = W2 diag(g) sum_p W1_p Gamma N_p / sigma_p."""
-        patches, _, channels = fold.w1.shape
-        xhat, inverse_sigma = norms.standardised(self.norm, x.reshape(-1, patches, channels))
-        # the share of each rank-one term, per patch
-        tau = (2 - xhat.square().mean(-1)) / channels  # [T, P]
-        y = torch.bmm(xhat.to(fold.w1.dtype).transpose(0, 1), fold.w1.transpose(1, 2))  # [P, T, H]
-        a = y.float().sum(0) + (0 if fold.b1 is None else fold.b1.float())  # [T, H]
-        g = derivative(self.activation, a)
-        total = torch.zeros_like(inverse_sigma[:, 0])  # [T]
-        for p in range(patches):
-            full = _quadratic_form(g, fold.metric[p])
-            parallel = _quadratic_form(g * y[p].float(), fold.gram) / (patches * channels)
-            total += inverse_sigma[:, p].square() * (full - tau[:, p] * parallel)
-        return total.clamp_min(0).sqrt()
-
-    def _score_inner_norm(self, x: Tensor, fold: Fold, estimator: Estimator) -> Tensor:
-        """sqrt(E ||J u||^2) with J = W2 Gamma N diag(g) W1, N = (P - h h^T / H) / sigma."""
-        a = F.linear(x.to(fold.w1.dtype), fold.w1, fold.b1).float()  # [T, H]
-        h, inverse_sigma = norms.standardised(self.inner_norm, ACTIVATION[self.activation](a))
-        g = derivative(self.activation, a)
-        v = F.linear(h.to(fold.gram.dtype), fold.gram).float()
-        q = F.linear((g * h).to(fold.covariance.dtype), fold.covariance).float()
-        hidden = h.shape[1]
-        total = _quadratic_form(g, fold.metric) - 2 / hidden * (v * g * q).sum(-1)
-        total += (v * h).sum(-1) * (g * h * q).sum(-1) / hidden**2
-        return inverse_sigma * total.clamp_min(0).sqrt()
-
-    def _normalised(self, x: Tensor) -> Tensor:
+    def normalised(self, x: Tensor) -> Tensor:
         """The input of the layer after the norm: x [T, d], each patch normalised."""
         if self.norm is None:
             return x
         return self.norm(x.reshape(x.shape[0], self.patches, -1)).flatten(1)
 
-    # -- folding ----------------------------------------------------------------------------------
-
-    def fold(self, estimator: Estimator | None = None) -> Fold:
-        """The layers' weights in the form that scoring needs, made once for each state of them."""
-        estimator = estimator or Estimator()
-        with layers.undisturbed(*self.parts):
-            device = layers.execution_device(self.linear_1)
-            return self._fold(estimator, self.dtype or torch.get_default_dtype(), device)
-
-    def _fold(self, estimator: Estimator, dtype: torch.dtype, device: torch.device) -> Fold:
-        kind = self._kind(estimator)
-        try:
-            probe = self.project(layers.probes(self.width, dtype, device))
-        except (RuntimeError, NotImplementedError, TypeError):
-            for layer in self.parts[:3]:
-                if layer is not None:
-                    layers.weights(layer, dtype)  # its error names the layer
-            raise
-        fold = self.folds.find(kind, probe, self.parts)
-        if fold is None:
-            start = time.perf_counter()
-            scored = dtype if dtype in layers.DTYPES else torch.float32
-            make = {
-                "directions": self._fold_weights,
-                "closed": self._fold_plain,
-                "through norm": self._fold_through_norm,
-                "inner norm": self._fold_inner_norm,
-            }
-            fold = make[kind](scored)
-            fold = replace(fold, kind=kind, probe=probe)
-            self.folds.add(fold, self.parts)
-            if fold.metric is not None:
-                seconds = time.perf_counter() - start
-                shape = list(fold.metric.shape)
-                logger.info("folded the projector's metric %s in %.1f s", shape, seconds)
-        return fold
-
-    def _kind(self, estimator: Estimator) -> str:
-        """Which of the three scores."""
+    def form(self, estimator: Estimator) -> str:
+        """Which of ``FORMS`` scores."""
         if self.inner_norm is not None:
             if estimator.name != "closed":
                 expected = "'closed' with a norm between the layers"
@@ -209,78 +123,79 @@ class Projector:
         through = estimator.name == "closed" and estimator.through_norm and self.norm is not None
         return "through norm" if through else estimator.name
 
-    def _first_layer(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        """W1 [H, d] with the merge layer folded in, and b1 [H]."""
-        w1, b1 = layers.weights(self.linear_1, dtype)
-        if self.merge is not None:
-            merge, bias = layers.weights(self.merge, dtype)
-            if bias is not None:
-                b1 = F.linear(bias, w1, b1)
-            w1 = (w1.float() @ merge.float()).to(w1.dtype)
-        if self.unfolded:  # [H, c P] -> [H, P c]
-            w1 = w1.unflatten(1, (-1, self.patches)).transpose(1, 2).flatten(1).contiguous()
-        return w1, b1
+    @contextlib.contextmanager
+    def _ready(self) -> Iterator[Projector]:
+        """This projector without gradients, autocast or dropout, with whole weights.
 
-    def _fold_weights(self, dtype: torch.dtype) -> Fold:
-        w1, b1 = self._first_layer(dtype)
-        return Fold(w1, b1, w2=layers.weights(self.linear_2, dtype)[0])
-
-    def _fold_plain(self, dtype: torch.dtype) -> Fold:
-        fold = self._fold_weights(dtype)
-        metric = zoprune_kernels.fold_metric(fold.w1, fold.w2)
-        return Fold(fold.w1, fold.b1, metric)
-
-    def _fold_through_norm(self, dtype: torch.dtype) -> Fold:
-        w1, b1 = self._first_layer(dtype)
-        w2, (gamma, beta) = layers.weights(self.linear_2, dtype)[0], norms.affine(self.norm, dtype)
-        if beta is not None:
-            b1 = F.linear(beta.to(dtype).repeat(self.patches), w1, b1)
-        blocks = w1.unflatten(1, (self.patches, -1)).transpose(0, 1).float() * gamma
-        if norms.is_layer_norm(self.norm):
-            blocks = blocks - blocks.mean(-1, keepdim=True)
-        blocks = blocks.to(w1.dtype).contiguous()  # [P, H, c]
-        metric = torch.stack([zoprune_kernels.fold_metric(b, w2) / self.patches for b in blocks])
-        gram = (w2.float().T @ w2.float()).to(metric.dtype)
-        return Fold(blocks, b1, metric, gram)
-
-    def _fold_inner_norm(self, dtype: torch.dtype) -> Fold:
-        w1, b1 = self._first_layer(dtype)
-        w2 = (
-            layers.weights(self.linear_2, dtype)[0].float()
-            * norms.affine(self.inner_norm, dtype)[0]
-        )
-        if norms.is_layer_norm(self.inner_norm):
-            w2 = w2 - w2.mean(-1, keepdim=True)
-        metric = zoprune_kernels.fold_metric(w1, w2.to(dtype))
-        gram, covariance = w2.T @ w2, w1.float() @ w1.float().T / w1.shape[1]
-        return Fold(w1, b1, metric, gram.to(dtype), covariance=covariance.to(dtype))
-
-    def save_metric(self, path: str | Path, estimator: Estimator | None = None) -> None:
-        """Write the folded metric to a safetensors file."""
-        self.fold(estimator).save(path, self.fingerprint())
-
-    def load_metric(self, path: str | Path, estimator: Estimator | None = None) -> None:
-        """Read a metric that ``save_metric`` wrote; ValueError if it is of other weights."""
-        kind = self._kind(estimator or Estimator())
+        Sharded weights are gathered here and nowhere else, so that the ranks of a process group
+        agree on the order in which they communicate, whatever each of them has folded before.
+        """
         with layers.undisturbed(*self.parts):
-            device = layers.execution_device(self.linear_1)
-            dtype = self.dtype or torch.get_default_dtype()
-            fold = Fold.load(path, kind, self.fingerprint(), device)
-            probe = self.project(layers.probes(self.width, dtype, device))
+            parts = [layers.whole(part) for part in self.parts]
+            if all(new is old for new, old in zip(parts, self.parts, strict=True)):
+                yield self
+            else:
+                names = ("linear_1", "linear_2", "merge", "norm", "inner_norm")
+                yield replace(self, **dict(zip(names, parts, strict=True)))
+
+    def fold(self, estimator: Estimator | None = None) -> Fold:
+        """The layers' weights in the form that scoring needs, made once for each state of them."""
+        with self._ready() as ready:
+            return self._fold(ready, estimator or Estimator(), *ready._place())
+
+    def _place(self) -> tuple[torch.dtype, torch.device]:
+        dtype = self.dtype or torch.get_default_dtype()
+        return dtype, layers.execution_device(self.linear_1)
+
+    def _fold(
+        self, ready: Projector, estimator: Estimator, dtype: torch.dtype, device: torch.device
+    ) -> Fold:
+        kind = self.form(estimator)
+        try:
+            probe = ready.project(layers.probes(self.width, dtype, device))
+        except (RuntimeError, NotImplementedError, TypeError):
+            for layer in ready.parts[:3]:
+                if layer is not None:
+                    layers.weights(layer, dtype)  # its error names the layer
+            raise
+        fold = self.folds.find(kind, probe, self.parts)
+        if fold is None:
+            start = time.perf_counter()
+            scored = dtype if dtype in layers.DTYPES else torch.float32
+            fold = replace(FORMS[kind].fold(ready, scored), kind=kind, probe=probe)
+            self.folds.add(fold, self.parts)
+            if fold.metric is not None:
+                seconds = time.perf_counter() - start
+                shape = list(fold.metric.shape)
+                logger.info("folded the projector's metric %s in %.1f s", shape, seconds)
+        return fold
+
+    def use_metric(self, path: str | Path, estimator: Estimator | None = None) -> None:
+        """Read the folded metric from a safetensors file, or write it where there is none.
+
+        ValueError if the file is of other weights.
+        """
+        estimator = estimator or Estimator()
+        with self._ready() as ready:
+            dtype, device = ready._place()
+            if not Path(path).exists():
+                fold = self._fold(ready, estimator, dtype, device)
+                fold.save(path, ready._fingerprint(dtype))
+                return
+            fold = Fold.load(path, self.form(estimator), ready._fingerprint(dtype), device)
+            probe = ready.project(layers.probes(self.width, dtype, device))
         self.folds.add(replace(fold, probe=probe), self.parts)
 
-    def fingerprint(self) -> str:
+    def _fingerprint(self, dtype: torch.dtype) -> str:
         """SHA-256 of what the layers compute, which a saved metric must match."""
         digest = hashlib.sha256()
-        with layers.undisturbed(*self.parts):
-            dtype = self.dtype or torch.get_default_dtype()
-            linear = [p for p in self.parts[:3] if p is not None]
-            tensors = [t for p in linear for t in layers.weights(p, dtype)]
-            for norm in self.parts[3:]:
-                tensors += norms.affine(norm, dtype) if norm is not None else ()
-            for t in tensors:
-                if t is not None:
-                    digest.update(t.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        linear = [p for p in self.parts[:3] if p is not None]
+        tensors = [t for p in linear for t in layers.weights(p, dtype)]
+        for norm in self.parts[3:]:
+            tensors += norms.affine(norm, dtype) if norm is not None else ()
+        for t in tensors:
+            if t is not None:
+                digest.update(t.cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def flops(self, through_norm: bool = True) -> int:
@@ -375,12 +290,10 @@ def prepare(
         return
     if metric is None:
         projector.fold(estimator)
-    elif Path(metric).exists():
-        projector.load_metric(metric, estimator)
     elif not Path(metric).parent.is_dir():
         raise ValueError(f"zoprune: metric: expected a file in a folder that exists, got {metric}")
     else:
-        projector.save_metric(metric, estimator)
+        projector.use_metric(metric, estimator)
 
 
 def activation_name(module: nn.Module) -> str | None:
@@ -396,8 +309,3 @@ def activation_name(module: nn.Module) -> str | None:
         if name != "identity" and same and torch.allclose(result, function(probe), atol=1e-6):
             return name
     return None
-
-
-def _quadratic_form(g: Tensor, metric: Any) -> Tensor:
-    """g^T M g for each row: g [T, H] float32, M [H, H] -> [T] float32."""
-    return (F.linear(g.to(metric.dtype), metric) * g).sum(-1, dtype=torch.float32)

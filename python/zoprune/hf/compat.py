@@ -12,6 +12,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from ..layers import is_of
+
 VERSION = tuple(int(n) for n in re.findall(r"\d+", transformers.__version__)[:2])
 # Models take visual features that were computed before; earlier ones take embeddings only.
 FEEDS_FEATURES = VERSION >= (5, 18)
@@ -54,11 +56,19 @@ def check_generates_from_embeddings(cls: Any) -> None:
         )
 
 
+def gather_first(module: nn.Module) -> None:
+    """Let FSDP2's own hook run before all others, as if the module had been sharded last."""
+    hooks = module._forward_pre_hooks
+    for key in [key for key, hook in hooks.items() if is_of(hook, "torch.distributed.fsdp")]:
+        hooks.move_to_end(key, last=False)
+
+
 def unshard(*modules: nn.Module) -> None:
-    """Gather what FSDP2 would gather when the modules' own forward begins."""
+    """Gather what FSDP2 gathers when the modules' forward begins, the outermost first."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         for module in modules:
             if isinstance(module, torch.distributed.fsdp.FSDPModule):
+                module._get_fsdp_state()._lazy_init()  # else a unit within would be the outermost
                 module.unshard()
 
 

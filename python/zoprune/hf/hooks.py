@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..calls import attach
+from ..layers import is_of
 from . import compat
 from .conversation import Turn, go_on, note
 from .families import Family
@@ -43,6 +44,7 @@ def hook(model: nn.Module, core: Any, family: Family) -> None:
         if before not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
             module.register_forward_hook(after, with_kwargs=True)
+            compat.gather_first(module)
 
 
 def unhook(*modules: nn.Module) -> None:
@@ -52,7 +54,7 @@ def unhook(*modules: nn.Module) -> None:
         flags = (module._forward_pre_hooks_with_kwargs, module._forward_hooks_with_kwargs)
         for registered, flag in zip(hooks, flags, strict=True):
             for key, function in list(registered.items()):
-                if getattr(function, "__module__", "").split(".")[0] == __name__.split(".")[0]:
+                if is_of(function, "zoprune"):
                     del registered[key]
                     flag.pop(key, None)
 
