@@ -7,7 +7,6 @@ are. That covers LoRA (base + delta), packed integers, and weights that are else
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -89,8 +88,12 @@ def _is_sharded(tensor: Any) -> bool:
 
 def _gathered(module: nn.Module) -> nn.Module:
     """A copy without the hooks by which torch shards and gathers."""
-    copied = copy.copy(module)
+    cls: Any = type(module)
+    if hasattr(module, "unshard"):  # FSDP2 puts a class of its own and a mixin before the module's
+        cls = cls.__mro__[2]
+    copied = cls.__new__(cls)
     state = vars(copied)
+    state.update(vars(module))
     for kind in ("_parameters", "_buffers"):
         state[kind] = {
             name: nn.Parameter(_full(t), requires_grad=False) if _is_sharded(t) else t
@@ -149,9 +152,22 @@ def weights(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     Call it within ``undisturbed(layer)``. ValueError where the layer is not linear or cannot run.
     """
     if is_plain(layer):
+        _check_is_here(layer)
         bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         return layer.weight.detach().to(dtype), bias
     return _from_forward(layer, dtype)
+
+
+def _check_is_here(layer: Any) -> None:
+    """FullyShardedDataParallel leaves a part of the weight or none of it between calls."""
+    width, out = sizes(layer)
+    shape, held = list(layer.weight.shape), layer.weight.untyped_storage().nbytes()
+    if shape != [out, width] or (held == 0 and layer.weight.numel()):
+        raise ValueError(
+            f"zoprune: {describe(layer)}: expected a weight [{out}, {width}] that is here, got "
+            f"{shape} on {held} bytes. Shard with fully_shard; or prune before the model is "
+            "wrapped in FullyShardedDataParallel, with the projector in the outermost unit"
+        )
 
 
 def _from_forward(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:

@@ -58,7 +58,7 @@ def check_generates_from_embeddings(cls: Any) -> None:
 
 def gather_first(module: nn.Module) -> None:
     """Let FSDP2's own hook run before all others, as if the module had been sharded last."""
-    hooks = module._forward_pre_hooks
+    hooks: Any = module._forward_pre_hooks  # an OrderedDict
     for key in [key for key, hook in hooks.items() if is_of(hook, "torch.distributed.fsdp")]:
         hooks.move_to_end(key, last=False)
 
