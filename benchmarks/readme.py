@@ -1,7 +1,7 @@
 """``python -m benchmarks.readme`` writes what the documents show of ``benchmarks/results``.
 
 That is the README's table and docs/speed.png, docs/family.md's table and docs/growth.png, and the
-table of docs/models.md.
+tables of docs/models.md and docs/vllm.md.
 ``--check`` only tells whether the tables are those that the files give (exit status 1 if not). A
 result file holds ``machine`` (with ``device``: "cpu" or "cuda") and ``rows``, as ``report`` writes
 them. Absolute times are shown for GPUs only: those of a shared CPU say little.
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import charts, table
+from . import charts, table, vllm
 from .cpu.targets import PER_CALL
 from .e2e import table as e2e_table
 from .family import report as family
@@ -26,6 +26,7 @@ from .targets import Row, find
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 README, FAMILY = ROOT / "README.md", ROOT / "docs" / "family.md"
 MODELS = ROOT / "docs" / "models.md"
+VLLM = ROOT / "docs" / "vllm.md"
 # Of the last CPU in alphabetical order
 PICTURE, GROWTH = ROOT / "docs" / "speed.png", ROOT / "docs" / "growth.png"
 
@@ -163,7 +164,8 @@ def replace(document: str, section: str) -> str:
 
 def load(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The result files of a folder in alphabetical order, by the prefix of their names."""
-    found: dict[str, list[dict[str, Any]]] = {family.PREFIX: [], e2e_table.PREFIX: [], "": []}
+    prefixes = (family.PREFIX, e2e_table.PREFIX, vllm.PREFIX, "")
+    found: dict[str, list[dict[str, Any]]] = {prefix: [] for prefix in prefixes}
     for path in sorted(folder.glob("*.json")):
         prefix = next(prefix for prefix in found if path.name.startswith(prefix))
         found[prefix].append(json.loads(path.read_text()))
@@ -182,6 +184,7 @@ def main(arguments: list[str]) -> int:
         README: generate(results),
         FAMILY: generate_family(of_family),
         MODELS: e2e_table.document(found[e2e_table.PREFIX], results),
+        VLLM: vllm.document(found[vllm.PREFIX]),
     }
     outdated = 0
     for path, section in sections.items():

@@ -5,8 +5,11 @@
     python -m benchmarks.vllm --tiny           # a model of a few hundred kilobytes, to try it out
 
 Unpruned, keep 128 and keep 64, each in an engine and a process of its own, on random weights and
-different random pictures, so that no cache helps. A row counts only if its prompts are as long as
-the budget says. A complete run is written to ``benchmarks/results/vllm-<machine>.json``.
+different random pictures, so that no cache helps. On a CPU, which others may use too, the three
+stand side by side and take turns: ratios are medians over rounds. A row counts only if its prompts
+are as long as the budget says. A complete run is written to
+``benchmarks/results/vllm-<machine>.json``; ``python -m benchmarks.readme`` makes it docs/vllm.md's
+table.
 """
 
 from __future__ import annotations
@@ -30,11 +33,12 @@ from .machine import RESULTS, ROOT, file_name, machine
 KEEPS = (None, 128, 64)  # None: unpruned
 WORDS = 40  # of text in each prompt
 NEW = 16
-SIZES = {  # language layers, requests in the throughput run, single requests
-    "cpu": (2, 16, 5),
-    "cuda": (32, 256, 20),
-    "tiny": (2, 8, 3),
+SIZES = {  # language layers, rounds; in each round: requests at once, then single ones
+    "cpu": (2, 5, 4, 1),
+    "cuda": (32, 1, 256, 20),
+    "tiny": (2, 2, 4, 1),
 }
+PREFIX = "vllm-"  # of the result files
 HEADING = f"{'':12}{'prompt':>8}{'blocks':>8}{'requests/s':>12}{'first token':>14}"
 
 
@@ -100,13 +104,13 @@ def _rename(folder: Path) -> None:
     (folder / "model.safetensors.index.json").unlink(missing_ok=True)
 
 
-def measure(folder: Path, size: str, keep: int | None) -> Row:
-    """One row, in this process."""
+def serve(folder: Path, size: str, keep: int | None) -> None:
+    """An engine in this process: a line of JSON for each line on the standard input."""
     import numpy as np
     from PIL import Image
     from vllm import LLM, SamplingParams
 
-    _, many, single = SIZES[size]
+    _, _, many, single = SIZES[size]
     llm = LLM(
         str(folder),
         dtype="bfloat16",
@@ -135,34 +139,124 @@ def measure(folder: Path, size: str, keep: int | None) -> Row:
         outputs = llm.generate(batch, sampling, use_tqdm=False)  # type: ignore[arg-type]
         return time.perf_counter() - start, outputs
 
+    block = llm.llm_engine.vllm_config.cache_config.block_size
     run(requests(2), NEW)  # warm up
-    first = statistics.median(run(requests(1), 1)[0] for _ in range(single))
-    seconds, outputs = run(requests(many), NEW)
-    lengths = {len(output.prompt_token_ids) for output in outputs}
-    tokens = 576 if keep is None else keep
+    print("{}", flush=True)
+    for _ in sys.stdin:
+        first = statistics.median(run(requests(1), 1)[0] for _ in range(single))
+        seconds, outputs = run(requests(many), NEW)
+        lengths = sorted({len(output.prompt_token_ids) for output in outputs})
+        answer = {
+            "requests_per_second": many / seconds,
+            "first_token_seconds": first,
+            "lengths": lengths,
+            "kv_blocks": math.ceil(lengths[-1] / block),
+        }
+        print(json.dumps(answer), flush=True)
+
+
+class Engine:
+    """An engine in a process of its own, and what its rounds measured."""
+
+    def __init__(self, keep: int | None, command: list[str], environment: dict[str, str]) -> None:
+        self.keep, self.rounds = keep, list[Row]()
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
+        self._answer()
+
+    def run(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.rounds.append(self._answer())
+
+    def _answer(self) -> Row:
+        assert self.process.stdout is not None
+        for text in self.process.stdout:
+            if text.startswith("{"):
+                return json.loads(text)
+        self.log.seek(0)
+        raise SystemExit(self.log.read()[-4000:])
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def summary(engine: Engine, unpruned: Engine) -> Row:
+    """A row: medians over rounds, and how many times those of ``unpruned`` in the same round."""
+    lengths = sorted({length for r in engine.rounds for length in r["lengths"]})
     row: Row = {
-        "keep": keep,
-        "prompt_tokens": max(lengths),
-        "kv_blocks": math.ceil(max(lengths) / llm.llm_engine.vllm_config.cache_config.block_size),
-        "requests_per_second": many / seconds,
-        "first_token_seconds": first,
+        "keep": engine.keep,
+        "prompt_tokens": lengths[-1],
+        "kv_blocks": engine.rounds[0]["kv_blocks"],
     }
-    if lengths != {tokens + WORDS}:
-        row["refused"] = f"prompts of {sorted(lengths)} tokens, not of {tokens + WORDS}"
+    for name, better in (("requests_per_second", 1), ("first_token_seconds", -1)):
+        row[name] = statistics.median(r[name] for r in engine.rounds)
+        ratios = [
+            (own[name] / other[name]) ** better
+            for own, other in zip(engine.rounds, unpruned.rounds, strict=True)
+        ]
+        row[f"{name}_ratio"] = statistics.median(ratios)
+        row[f"{name}_spread"] = [min(ratios), max(ratios)]
+    tokens = 576 if engine.keep is None else engine.keep
+    if lengths != [tokens + WORDS]:
+        row["refused"] = f"prompts of {lengths} tokens, not of {tokens + WORDS}"
     return row
 
 
-def line(row: Row, unpruned: Row) -> str:
+def line(row: Row) -> str:
     name = "unpruned" if row["keep"] is None else f"keep {row['keep']}"
     if "refused" in row:
         return f"{name:12}  REFUSED {row['refused']}"
-    faster = row["requests_per_second"] / unpruned["requests_per_second"]
-    sooner = unpruned["first_token_seconds"] / row["first_token_seconds"]
     return (
         f"{name:12}{row['prompt_tokens']:>8}{row['kv_blocks']:>8}"
         f"{row['requests_per_second']:>12.2f}{row['first_token_seconds'] * 1e3:>11.1f} ms"
-        f"   {faster:.2f}x, first token {sooner:.2f}x"
+        f"   {row['requests_per_second_ratio']:.2f}x, "
+        f"first token {row['first_token_seconds_ratio']:.2f}x"
     )
+
+
+def document(results: list[dict[str, Any]]) -> str:
+    """The section of docs/vllm.md: a table for each result file."""
+    return "\n\n".join(map(_section, results)) or "Not measured yet."
+
+
+def _section(result: dict[str, Any]) -> str:
+    about, setting = result["machine"], result["setting"]
+    lines = [
+        f"**{about['name']}**, torch {about['torch']}, vLLM {setting['vllm']}, "
+        f"{setting['model']} with {setting['layers']} of 32 language layers, random weights: times "
+        f"faster than unpruned, median (least to most) of {setting['rounds']} rounds that take "
+        f"turns, load average {setting['load']:.0f} on {about['cores']} cores "
+        f"(`python -m benchmarks.vllm`, {about['date'][:10]})",
+        "",
+        "| | prompt tokens | KV blocks | requests per second | time to first token |",
+        "|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        name = "unpruned" if row["keep"] is None else f"keep {row['keep']}"
+        ratios = [
+            "1x" if row["keep"] is None else _ratio(row, kind)
+            for kind in ("requests_per_second", "first_token_seconds")
+        ]
+        cells = [name, row["prompt_tokens"], row["kv_blocks"], *ratios]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def _ratio(row: Row, name: str) -> str:
+    least, most = row[f"{name}_spread"]
+    return f"{row[f'{name}_ratio']:.1f}x ({least:.1f} to {most:.1f})"
 
 
 def main(arguments: list[str]) -> int:
@@ -174,7 +268,7 @@ def main(arguments: list[str]) -> int:
     size = "tiny" if given.tiny else given.device
     if given.one:
         folder, keep = given.one
-        print(json.dumps(measure(Path(folder), size, json.loads(keep))))
+        serve(Path(folder), size, json.loads(keep))
         return 0
     environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1", **os.environ}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "python")])
@@ -182,31 +276,42 @@ def main(arguments: list[str]) -> int:
     if given.device == "cpu":
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    rows: list[Row] = []
+    layers, rounds, *_ = SIZES[size]
     with tempfile.TemporaryDirectory() as folder:
         checkpoint(Path(folder), size)
-        print(HEADING)
+        command = [sys.executable, "-m", "benchmarks.vllm", *arguments, "--one", folder]
+        engines: list[Engine] = []
         for keep in KEEPS:
-            command = [sys.executable, "-m", "benchmarks.vllm", *arguments]
-            done = subprocess.run(
-                [*command, "--one", folder, json.dumps(keep)],
-                env=environment,
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode:
-                print(done.stderr[-4000:])
-                return 1
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
-            print(line(rows[-1], rows[0]), flush=True)
-    setting = {"model": "LLaVA-1.5", "size": size, "layers": SIZES[size][0], "new": NEW}
+            engines.append(Engine(keep, [*command, json.dumps(keep)], environment))
+            if given.device == "cuda":  # one at a time: each takes the GPU's memory
+                for _ in range(rounds):
+                    engines[-1].run()
+                engines[-1].stop()
+        if given.device == "cpu":
+            for _ in range(rounds):
+                for engine in engines:
+                    engine.run()
+            for engine in engines:
+                engine.stop()
+    from zoprune.vllm.compat import version
+
+    rows = [summary(engine, engines[0]) for engine in engines]
+    print("\n".join([HEADING, *map(line, rows)]))
+    setting = {
+        "model": "LLaVA-1.5",
+        "size": size,
+        "layers": layers,
+        "new": NEW,
+        "rounds": rounds,
+        "load": os.getloadavg()[0],
+        "vllm": version(),
+    }
     result = {"setting": setting, "rows": rows}
     write_part({"vllm": result})
     refused = any("refused" in row for row in rows)
     if not refused and given.device == "cpu" and not given.tiny:
         about = machine()
-        path = RESULTS / f"vllm-{file_name(about['name'])}"
+        path = RESULTS / f"{PREFIX}{file_name(about['name'])}"
         path.write_text(json.dumps({"machine": about, **result}, indent=1) + "\n")
     return int(refused)
 

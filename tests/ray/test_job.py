@@ -117,14 +117,38 @@ def test_a_job_that_was_stopped_goes_on(mark, photos, llava, tmp_path):
     prune_images(ray.data.from_items(data[:6]), str(llava), tmp_path, **options)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(list(read_shards(tmp_path))) == 6
-    broken = {"id": "broken", "path": str(photos / "notes.txt")}
-    failed = prune_images(ray.data.from_items([*data, broken]), str(llava), tmp_path, **options)
-    assert list(failed) == ["broken"] and "UnidentifiedImageError" in failed["broken"]
+    bad = [{"id": "broken", "path": str(photos / "notes.txt")}, {"id": "gone", "path": "/none.png"}]
+    failed = prune_images(ray.data.from_items([*data, *bad]), str(llava), tmp_path, **options)
+    assert sorted(failed) == ["broken", "gone"]
+    assert "UnidentifiedImageError" in failed["broken"] and "FileNotFound" in failed["gone"]
     names = [name for name, _ in read_shards(tmp_path)]
     assert sorted(names) == sorted(row["id"] for row in data)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    with pytest.raises(ValueError, match="expected shards of"):
-        prune_images(first, str(llava), tmp_path, 5)
+    for other in (dict(options, keep=5), dict(options, dtype="bfloat16")):
+        with pytest.raises(ValueError, match="expected shards of"):
+            prune_images(first, str(llava), tmp_path, **other)
+
+
+def test_two_images_of_one_id_are_refused(mark, photos, llava, tmp_path):
+    path = str(next((photos / "0").iterdir()))
+    data = ray.data.from_items([{"id": "a", "path": path}, {"id": "a", "path": path}])
+    with pytest.raises(ValueError, match="expected an id of its own for each image, got a twice"):
+        prune_images(data, str(llava), tmp_path, 5, workers=1, shard=1, dtype="float32")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(keep=0), "keep: expected a count >= 1"),
+        (dict(keep="64"), "keep: expected a count >= 1"),
+        (dict(workers=0), "workers: expected a count >= 1, got 0"),
+        (dict(shard=-1), "shard: expected a count >= 1, got -1"),
+    ],
+)
+def test_bad_counts_are_refused_before_anything_runs(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        prune_images(tmp_path, "m", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_without_pictures_is_named(tmp_path):

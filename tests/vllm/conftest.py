@@ -6,6 +6,7 @@ NEED_VLLM = [
     "test_parallel.py",
     "test_server.py",
     "test_serving.py",
+    "test_settings.py",
     "test_start.py",
 ]
 collect_ignore = [] if importlib.util.find_spec("vllm") else NEED_VLLM

@@ -77,24 +77,38 @@ def test_rows_are_picked_behind_the_encoder_graph(model, batch):
 
 @torch.inference_mode()
 def test_replayed_graphs_give_what_the_encoder_gives(llm, model, batch, monkeypatch):
-    """vLLM's manager of encoder graphs, with a stand-in for CUDA's capture that runs the forward
-    again at each replay, from the captured buffers."""
+    """vLLM's manager of encoder graphs, its budgets and packing. A replay of a captured graph is
+    the forward run again; what is behind its output in the buffer is not a number."""
     from vllm.v1.worker import encoder_cudagraph as graphs
+    from zoprune.vllm.columns import COLUMNS
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
     monkeypatch.setattr(torch.cuda, "graph", lambda *args, **kwargs: contextlib.nullcontext())
     monkeypatch.setattr(graphs, "current_stream", lambda: None)
-    config = llm.llm_engine.vllm_config
-    compilation = config.compilation_config
-    monkeypatch.setattr(compilation, "encoder_cudagraph_token_budgets", [24, 32, 35])
-    monkeypatch.setattr(compilation, "encoder_cudagraph_max_vision_items_per_batch", 1)
-    manager = graphs.EncoderCudaGraphManager(config, torch.device("cpu"), torch.float32, model)
-    manager.capture(object())
-    for captured in manager.budget_graphs["default"].values():
+    compilation = llm.llm_engine.vllm_config.compilation_config
+    monkeypatch.setattr(compilation, "encoder_cudagraph_token_budgets", [40, 80])
+    monkeypatch.setattr(compilation, "encoder_cudagraph_max_vision_items_per_batch", 2)
+    config, device = llm.llm_engine.vllm_config, torch.device("cpu")
+    prepare, inputs = model.prepare_encoder_cudagraph_replay_buffers, []
+    monkeypatch.setitem(
+        vars(model),
+        "prepare_encoder_cudagraph_replay_buffers",
+        lambda *args: inputs.append(prepare(*args)) or inputs[-1],
+    )
+    with monkeypatch.context() as capturing:  # attention on the CPU takes no padding
+        shape = (1, model.pruning.width + COLUMNS)
+        capturing.setitem(
+            vars(model), "encoder_cudagraph_forward", lambda *a, **k: torch.ones(shape)
+        )
+        manager = graphs.EncoderCudaGraphManager(config, device, torch.float32, model)
+        manager.capture(object())
+    for budget, captured in manager.budget_graphs["default"].items():
 
-        def replay(captured=captured):
-            output = model.encoder_cudagraph_forward(dict(captured.input_buffers))
-            captured.output_buffer.copy_(output)
+        def replay(budget=budget, captured=captured):
+            output = model.encoder_cudagraph_forward(dict(inputs[-1].values))
+            assert output.shape[1] == manager.config.out_hidden_size
+            captured.output_buffer = torch.full((budget, output.shape[1]), float("nan"))
+            captured.output_buffer[: len(output)] = output
 
         captured.graph = SimpleNamespace(replay=replay)
     expected = model.embed_multimodal(**batch)
@@ -185,6 +199,55 @@ def test_positions_are_exact_beyond_256(model, dtype):
         assert torch.equal(positions[:, 3 + rows : 12], expected[:, rows:])
     assert torch.equal(positions[:, 3:12], expected)
     assert model.recompute_mrope_positions(prompt, [], positions, 14)[2] == delta
+
+
+@torch.inference_mode()
+def test_positions_beside_a_video_are_those_of_the_whole_prompt(model):
+    """An image that is pruned, a video that is not, and an image: every token where it would be."""
+    from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration as Stock
+    from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
+    from zoprune.vllm.options import KEEP
+
+    image, video = model.config.image_token_id, model.config.video_token_id
+    grids = [
+        ("image", [1, 8, 12], [1, 7, 20]),
+        ("video", [2, 4, 6], None),
+        ("image", [1, 12, 4], [2]),
+    ]
+    prompt, whole, features, all_features, kept_columns, embeddings = [20], [20], [], [], [0], []
+    for modality, grid, picks in grids:
+        size = grid[0] * grid[1] * grid[2] // 4
+        rows = list(range(size)) if picks is None else picks
+        values = {f"{modality}_grid_thw": torch.tensor(grid)}
+        if modality == "video":
+            values["second_per_grid_ts"] = torch.tensor(1.0)
+        data = {name: SimpleNamespace(data=value) for name, value in values.items()}
+        kept = data if picks is None else {**data, KEEP: SimpleNamespace(data=float(len(picks)))}
+        for ids, into, count, fields in (
+            (prompt, features, len(rows), kept),
+            (whole, all_features, size, data),
+        ):
+            place = PlaceholderRange(offset=len(ids), length=count)
+            into.append(
+                MultiModalFeatureSpec(
+                    data=fields, modality=modality, identifier="x", mm_position=place
+                )
+            )
+        kept_columns += [len(whole) + row for row in rows] + [len(whole) + size]
+        token = image if modality == "image" else video
+        prompt += [token] * len(rows) + [21]
+        whole += [token] * size + [21]
+        encoded = torch.zeros(len(rows), model.pruning.width)
+        if picks is not None:
+            thw = torch.tensor([grid])
+            (encoded,) = model.finish([encoded], [torch.tensor(rows)], {"image_grid_thw": thw})
+        embeddings.append(encoded)
+    expected, _ = Stock.get_mrope_input_positions(model, whole, all_features)
+    positions, delta = model.get_mrope_input_positions(prompt, features)
+    cleaned, positions, again = model.recompute_mrope_positions(prompt, embeddings, positions, 0)
+    assert torch.equal(positions, expected[:, kept_columns])
+    assert delta == again == int(expected.max()) + 1 - len(prompt)
+    assert {e.shape[1] for e in cleaned} == {model.pruning.width}
 
 
 @torch.inference_mode()

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..budgets import as_keep
 from .job import prune_images
+
+
+def _keep(text: str) -> int | float:
+    return as_keep(float(text) if "." in text else int(text))
 
 
 def main(arguments: list[str]) -> int:
@@ -13,17 +18,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("source", metavar="FOLDER", help="pictures, at every depth")
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("output", metavar="OUTPUT", help="for the shards; a job may go on here")
-    parser.add_argument("--keep", default="64", help="visual tokens, or a ratio such as 0.25")
+    parser.add_argument(
+        "--keep", type=_keep, default=64, help="visual tokens, or a ratio such as 0.25"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--shard", type=int, default=64, help="images in one file")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
     given = parser.parse_args(arguments)
-    keep = float(given.keep) if "." in given.keep else int(given.keep)
     failed = prune_images(
         given.source,
         given.checkpoint,
         given.output,
-        keep,
+        given.keep,
         workers=given.workers,
         shard=given.shard,
         dtype=given.dtype,

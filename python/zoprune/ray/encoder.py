@@ -20,13 +20,13 @@ class _Embedded(Exception):
 class Encoder:
     """Called by Ray Data with a batch of rows, of which it makes one shard."""
 
-    def __init__(self, output: str, maker: dict[str, Any], dtype: str, device: str | None) -> None:
+    def __init__(self, output: str, maker: dict[str, Any], device: str | None) -> None:
         from transformers import AutoProcessor
 
         import zoprune
 
-        checkpoint = maker["checkpoint"]
-        options = {name: maker[name] for name in maker if name != "checkpoint"}
+        options = dict(maker)
+        checkpoint, dtype = options.pop("checkpoint"), options.pop("dtype")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.output, self.maker = Path(output), maker
         self.processor = AutoProcessor.from_pretrained(checkpoint)
@@ -35,11 +35,13 @@ class Encoder:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         images, errors = [], []
         for n, name in enumerate(batch["id"]):
-            try:
-                images.append((str(name), self.encode(_picture(batch, n))))
-                errors.append("")
-            except (OSError, ValueError) as error:  # one bad photo must not stop the others
-                errors.append(f"{type(error).__name__}: {error}")
+            picture, error = _read(batch, n)
+            if picture is not None:
+                try:
+                    images.append((str(name), self.encode(picture)))
+                except ValueError as refused:  # a shape that the processor does not take
+                    error = f"{type(refused).__name__}: {refused}"
+            errors.append(error)
         if images:
             write_shard(self.output, images, self.maker)
         return {"id": [str(name) for name in batch["id"]], "error": errors}
@@ -88,6 +90,14 @@ class Encoder:
         config = self.model.config
         token = getattr(config, "image_token_id", None)
         return config.image_token_index if token is None else token
+
+
+def _read(batch: dict[str, Any], n: int) -> tuple[Any, str]:
+    """A picture, or why there is none: one bad photo must not stop the others."""
+    try:
+        return _picture(batch, n), ""
+    except Exception as error:  # decoders raise all sorts
+        return None, f"{type(error).__name__}: {error}"
 
 
 def _picture(batch: dict[str, Any], n: int) -> Any:

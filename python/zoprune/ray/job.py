@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ..budgets import as_keep, is_count
 from .encoder import Encoder
 from .shards import finished
 
@@ -44,14 +46,19 @@ def prune_images(
         The images that could not be read, and why. They are tried again by the next job.
 
     Raises:
-        ValueError: ``output`` holds shards of another checkpoint or other options.
+        ValueError: ``output`` holds shards of another checkpoint or other options; two images have
+            one id; a count is none.
         FileNotFoundError: the folder holds no pictures.
     """
     import ray
 
+    keep = as_keep(keep)
+    for name, count in (("workers", workers), ("shard", shard)):
+        if not is_count(count, 1):
+            raise ValueError(f"zoprune: {name}: expected a count >= 1, got {count!r}")
     folder = Path(output).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    maker = {"checkpoint": str(checkpoint), "keep": keep, **options}
+    maker = {"checkpoint": str(checkpoint), "keep": keep, "dtype": dtype, **options}
     done = set(finished(folder, maker))
     dataset = source if hasattr(source, "map_batches") else _pictures(Path(source))
     ray.data.DataContext.get_current().execution_options.preserve_order = True
@@ -63,11 +70,16 @@ def prune_images(
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
     results = dataset.map_batches(
         Encoder,
-        fn_constructor_args=(str(folder), maker, dtype, device),
+        fn_constructor_args=(str(folder), maker, device),
         batch_size=shard,
         concurrency=workers,
         num_gpus=gpus,
     ).take_all()
+    twice = [name for name, count in Counter(row["id"] for row in results).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"zoprune: source: expected an id of its own for each image, got {twice[0]} twice"
+        )
     failed = {row["id"]: row["error"] for row in results if row["error"]}
     logger.info(
         "zoprune: %d images before, %d now, %d could not be read",
