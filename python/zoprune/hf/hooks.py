@@ -15,19 +15,22 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..calls import attach
 from ..layers import is_of
 from . import compat
 from .conversation import Turn, go_on, note
 from .families import Family
+from .prompt import Shortening
 from .reports import Report
 from .settings import Pruning, pruning_of
 from .shortening import shorten
 
 # within the ``generate`` of a pruned model, whose prompt is shortened already
 generating: ContextVar[bool] = ContextVar("zoprune_generating", default=False)
+# the inner model that an outer one is calling that has seen to the prompt, or is not pruned itself
+_seen_to: ContextVar[Any] = ContextVar("zoprune_seen_to", default=None)
 
 
 class Fed(dict):
@@ -43,7 +46,7 @@ def hook(model: nn.Module, core: Any, family: Family) -> None:
     for module, before in ((model, before_outer), (core, before_inner)):
         if before not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
-            module.register_forward_hook(after, with_kwargs=True)
+            module.register_forward_hook(after, with_kwargs=True, always_call=True)
             compat.gather_first(module)
 
 
@@ -57,6 +60,7 @@ def unhook(*modules: nn.Module) -> None:
                 if is_of(function, "zoprune"):
                     del registered[key]
                     flag.pop(key, None)
+                    module._forward_hooks_always_called.pop(key, None)
 
 
 def before_outer(model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
@@ -72,7 +76,8 @@ def _before(
 ) -> tuple[tuple, dict] | None:
     """The arguments of a forward without the visual tokens that are dropped; None: unchanged."""
     pruning = pruning_of(module)
-    if pruning is None:  # when a compiled forward outlives ``restore``
+    if pruning is None:
+        _pass_by(module, core)
         return None
     arguments = kwargs
     if args:
@@ -84,13 +89,24 @@ def _before(
         if arguments.get(names[0]) is not None:
             return (), _shortened(module, core, pruning, arguments)
     if kwargs.get(compat.FEATURES) and not isinstance(kwargs[compat.FEATURES], Fed):
-        _warn_of_features()
+        _warn_of_features(core)
     longer = go_on(core, pruning, arguments)
     return None if longer is None else ((), longer)
 
 
 @torch.compiler.disable
+def _pass_by(module: Any, core: Any) -> None:
+    """A model that is not pruned (any more), while another one around its inner model may be."""
+    if pruning_of(core) is None:
+        unhook(module)
+    elif module is not core:
+        _seen_to.set(core)
+
+
+@torch.compiler.disable
 def _shortened(module: Any, core: Any, pruning: Pruning, arguments: dict) -> dict[str, Any]:
+    if module is core and _seen_to.get() is core:
+        return arguments
     compat.unshard(module, core)
     if compat.FEEDS_FEATURES and not compat.passes_on(module, compat.FEATURES):
         raise ValueError(
@@ -99,6 +115,8 @@ def _shortened(module: Any, core: Any, pruning: Pruning, arguments: dict) -> dic
             "place"
         )
     shortened, short, report = shorten(core, pruning, arguments)
+    if module is not core:
+        _seen_to.set(core)
     turn = Turn.of(short, shortened, next(compat.caches(arguments.values()), None))
     if compat.FEATURES in shortened:
         fed = Fed(shortened[compat.FEATURES])
@@ -110,20 +128,51 @@ def _shortened(module: Any, core: Any, pruning: Pruning, arguments: dict) -> dic
     return shortened
 
 
-def after(module: Any, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-    """Note on the cache of a shortened call which columns it does not hold."""
+def after(module: Any, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+    """Note on the cache of a shortened call which columns it does not hold.
+
+    It runs also where the forward failed, without an output.
+    """
+    if output is None or pruning_of(module) is None:
+        _end(module)
+        return output
     fed = kwargs.get(compat.FEATURES)
     turn, report = (fed.turn, fed.report) if isinstance(fed, Fed) else (None, None)
     if not compat.FEEDS_FEATURES and kwargs.get("inputs_embeds") is not None:
         turn, report = getattr(kwargs["inputs_embeds"], "_zoprune_turn", (None, None))
     if turn is not None:
+        _end(module)
         note(output, turn)
+        output = _spread(module, output, kwargs, turn.short)
         attach(output, report)
+    return output
 
 
 @torch.compiler.disable
-def _warn_of_features() -> None:
-    if not generating.get():
+def _end(module: Any) -> None:
+    if _seen_to.get() is getattr(module, "model", None):
+        _seen_to.set(None)
+
+
+def _spread(module: Any, output: Any, kwargs: dict[str, Any], short: Shortening) -> Any:
+    """The logits in the columns of the full prompt, unless only some of them were asked for."""
+    pruning = vars(module)["_zoprune"]
+    if isinstance(pruning, list) or not pruning.full_logits:  # those of inner models are in a list
+        return output
+    asked = kwargs.get("logits_to_keep")
+    if isinstance(asked, Tensor) or asked:
+        return output
+    if isinstance(output, tuple):
+        place = int(kwargs.get("labels") is not None)
+        return (*output[:place], short.spread(output[place]), *output[place + 1 :])
+    if output.get("logits") is not None:
+        output["logits"] = short.spread(output["logits"])
+    return output
+
+
+@torch.compiler.disable
+def _warn_of_features(core: Any) -> None:
+    if not generating.get() and _seen_to.get() is not core:
         warnings.warn(
             f"zoprune: {compat.FEATURES}: these features were computed before the call and are not "
             "pruned; pass the pixels instead",

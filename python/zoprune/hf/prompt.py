@@ -92,6 +92,11 @@ class Shortening:
         rows = tensor.take_along_dim(self.columns[..., None], dim=1)
         return rows.masked_fill(~self.real[..., None], 0)
 
+    def spread(self, tensor: Tensor) -> Tensor:
+        """[B, L', D] -> [B, L, D]: a dropped column gets what the kept one before it has."""
+        places = self.places.cummax(1).values.clamp_min(0)
+        return tensor.take_along_dim(places[..., None], dim=1)
+
     @property
     def places(self) -> Tensor:
         """Where each column [B, L] went, -1 for those that are gone."""

@@ -13,7 +13,7 @@ from ..selection import Rule
 from .families import unwrap
 from .generation import methods
 from .hooks import Method, hook, unhook
-from .settings import Pruning, parts_of, pruning_of
+from .settings import Pruning, parts_of
 
 
 def prune(
@@ -32,6 +32,7 @@ def prune(
     prompt_seeds: int = 0,
     positions: str | None = None,
     metric: str | Path | None = None,
+    full_logits: bool = False,
     **options: Any,
 ) -> Any:
     """Make a Hugging Face VLM keep only some of its visual tokens, in place; returns the model.
@@ -55,6 +56,9 @@ def prune(
         positions: "compact" (as if the tokens had never been there) or "original" (gaps stay).
             Default: what the architecture needs, original for multimodal rotary positions.
         metric: a safetensors file with the folded metric; written when it does not exist.
+        full_logits: ``forward`` returns logits for all columns of the full prompt, where a dropped
+            column has those of the kept one before it: for losses and metrics that compare logits
+            with labels outside of the model (label smoothing, ``compute_metrics``).
 
     Raises:
         TypeError: the architecture is not supported.
@@ -75,6 +79,8 @@ def prune(
         raise ValueError(
             f"zoprune: positions: expected one of {', '.join(allowed)}, got '{positions}'"
         )
+    if not isinstance(full_logits, bool):
+        raise ValueError(f"zoprune: full_logits: expected True or False, got {full_logits!r}")
     how = Estimator(estimator, num_directions, step, distribution, seed, through_norm)
     rule = Rule(method, max_similarity, prompt_seeds, options)
     module = family.part(core, family.projector)
@@ -82,7 +88,9 @@ def prune(
     if projector.is_linear:
         check_linear(method)
     prepare(projector, how, rule, metric)
-    pruning = Pruning(family, keep, per, how, rule, positions, (parts_of(module), projector))
+    pruning = Pruning(
+        family, keep, per, how, rule, positions, full_logits, (parts_of(module), projector)
+    )
     restore(inner)
     vars(inner)["_zoprune"] = pruning
     vars(core).setdefault("_zoprune", []).append(pruning)
@@ -92,21 +100,26 @@ def prune(
 
 
 def restore(model: Any) -> Any:
-    """Undo ``prune``; a model that is not pruned stays as it is. Returns the model."""
+    """Undo ``prune``; a model that is not pruned stays as it is. Returns the model.
+
+    Another outer model around the same inner one (``copy.copy``) stays pruned.
+    """
     inner, _ = unwrap(model)
-    pruning, core = pruning_of(inner), inner.model
+    core = inner.model
+    pruning = vars(inner).pop("_zoprune", None)
     if pruning is None:
         return model
-    unhook(inner)
-    on_core = vars(core)["_zoprune"]
-    on_core[:] = [p for p in on_core if p is not pruning]
-    if not on_core:  # no other outer model shares the inner one
-        del vars(core)["_zoprune"]
-        unhook(*core.modules())
-    del vars(inner)["_zoprune"]
+    copied = False  # a shallow copy shares the settings of the model that it was made of
     for name, method in list(vars(inner).items()):
         if isinstance(method, Method):
+            copied = method.model is not inner
             del vars(inner)[name]
             if method.previous is not None:
                 vars(inner)[name] = method.previous
+    on_core = vars(core).get("_zoprune", [])
+    if not copied:
+        on_core[:] = [p for p in on_core if p is not pruning]
+    if not on_core:
+        vars(core).pop("_zoprune", None)
+        unhook(inner, *core.modules())
     return model

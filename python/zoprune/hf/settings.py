@@ -22,6 +22,7 @@ class Pruning:
     estimator: Estimator
     rule: Rule
     positions: str
+    full_logits: bool
     described: tuple[list[nn.Module], Projector]  # the projector's modules, and what they are
 
     @property
