@@ -34,8 +34,8 @@ test: $(STAMP)test $(STAMP)native-test
 test-full: $(STAMP)test $(STAMP)native-full
 	@$(PYTEST) --proofs=record $(ARGS)
 
-# What is not installed is skipped: pip install -e ".[toolchain]" --no-build-isolation
-test-toolchain: $(STAMP)native-test
+# accelerate, peft, trl, torchao, bitsandbytes, and torch's own sharding on two ranks.
+test-toolchain: $(STAMP)toolchain $(STAMP)native-test
 	@$(PYTEST) -rs tests/hf/toolchain $(ARGS)
 
 # The models once more, with the newest transformers of the major version before.
@@ -134,8 +134,9 @@ $(STAMP)release: $(STAMP)venv Makefile
 	@touch $@
 
 BUILD_test := native-test
+BUILD_toolchain := native-test
 # The packages come while the native library is built, which ZOPRUNE_PURE_PYTHON leaves out here.
-$(STAMP)package $(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)lint: $(STAMP)%: $(STAMP)torch pyproject.toml
+$(STAMP)package $(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)toolchain $(STAMP)lint: $(STAMP)%: $(STAMP)torch pyproject.toml
 	@echo "installing what 'make $*' needs"
 	@$(MAKE) -s --no-print-directory $(STAMP)$(or $(BUILD_$*),native) & native=$$!; ZOPRUNE_PURE_PYTHON=1 \
 	  $(PIP) --no-build-isolation -e ".$(if $(filter-out package,$*),[$*])"; \
