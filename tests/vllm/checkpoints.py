@@ -211,7 +211,7 @@ def qwen3_vl_moe():
     shape["text_config"] |= dict(
         num_experts=4,
         num_experts_per_tok=2,
-        moe_intermediate_size=32,
+        moe_intermediate_size=48,  # a matrix that is square could be read either way
         decoder_sparse_step=1,
         norm_topk_prob=True,  # as transformers does; vLLM asks
     )
@@ -220,12 +220,11 @@ def qwen3_vl_moe():
     return model, qwen_processor("Qwen3VLProcessor", words)
 
 
-@checkpoint()
-def qwen3_5():
-    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+def _qwen3_5(kind: str, name: str, **more: int):
+    import transformers
 
     words = qwen_tokenizer()
-    shape = qwen("qwen3_5", words, mrope_interleaved=True, partial_rotary_factor=1.0)
+    shape = qwen(kind, words, mrope_interleaved=True, partial_rotary_factor=1.0)
     shape["text_config"] |= dict(
         layer_types=["linear_attention", "full_attention"],
         linear_num_key_heads=2,
@@ -233,11 +232,23 @@ def qwen3_5():
         linear_key_head_dim=128,
         linear_value_head_dim=128,
         linear_conv_kernel_dim=4,
+        **more,
     )
     vision = {k: v for k, v in QWEN3_VISION.items() if k != "deepstack_visual_indexes"}
-    config = Qwen3_5Config(vision_config=vision, **shape)
-    model = Qwen3_5ForConditionalGeneration(config)
+    config = getattr(transformers, f"{name}Config")(vision_config=vision, **shape)
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
     return model, qwen_processor("Qwen3VLProcessor", words)
+
+
+@checkpoint()
+def qwen3_5():
+    return _qwen3_5("qwen3_5", "Qwen3_5")
+
+
+@checkpoint()
+def qwen3_5_moe():
+    experts = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64)
+    return _qwen3_5("qwen3_5_moe", "Qwen3_5Moe", **experts, shared_expert_intermediate_size=64)
 
 
 @checkpoint(_clip_names)

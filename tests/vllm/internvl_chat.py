@@ -65,7 +65,9 @@ def convert(checkpoint: Path, folder: Path) -> Path:
         vision[name] = vision[name][0]
     vision |= dict(qkv_bias=False, qk_normalization=False, norm_type="layer_norm", num_channels=3)
     vision |= dict(initializer_factor=1.0, dropout=0.0, attention_dropout=0.0, drop_path_rate=0.0)
-    text |= dict(architectures=["Qwen2ForCausalLM"], tie_word_embeddings=True)
+    text |= dict(
+        architectures=["Qwen2ForCausalLM"], tie_word_embeddings="lm_head" not in str(list(weights))
+    )
     config = dict(
         architectures=["InternVLChatModel"],
         model_type="internvl_chat",

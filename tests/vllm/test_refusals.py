@@ -17,6 +17,7 @@ def settings(**changes):
         compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
         lora_config=SimpleNamespace(enable_tower_connector_lora=False),
         speculative_config=None,
+        ec_transfer_config=None,
     )
     for where, (name, value) in changes.items():
         if parts[where] is None:
@@ -32,6 +33,7 @@ def test_the_usual_settings_pass():
     refusals.check(settings(multimodal_config=("mm_encoder_tp_mode", "data")), MROPE)
     refusals.check(settings(compilation_config=("cudagraph_mm_encoder", True)), MROPE)
     refusals.check(settings(parallel_config=("pipeline_parallel_size", 2)), PLAIN)
+    refusals.check(settings(parallel_config=("prefill_context_parallel_size", 2)), PLAIN)
     refusals.check(settings(speculative_config=("method", "ngram")), MROPE)
 
 
@@ -42,6 +44,8 @@ def test_the_usual_settings_pass():
         (dict(lora_config=("enable_tower_connector_lora", True)), "--enable-tower-connector-lora"),
         (dict(compilation_config=("compile_mm_encoder", True)), "compile_mm_encoder"),
         (dict(parallel_config=("pipeline_parallel_size", 2)), "--pipeline-parallel-size"),
+        (dict(parallel_config=("prefill_context_parallel_size", 2)), "--prefill-context-parallel"),
+        (dict(ec_transfer_config=("ec_role", "ec_both")), "--ec-transfer-config"),
         (dict(speculative_config=("method", "eagle3")), "--speculative-config"),
         (
             dict(

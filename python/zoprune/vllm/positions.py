@@ -38,12 +38,10 @@ class PrunedMRopeModel(PrunedModel):
 
     def widths(self) -> tuple[int, int]:
         """Features of earlier layers (deepstack) come behind those that tokens are compared by."""
-        width = (
-            self.config.vision_config.out_hidden_size
-            if hasattr(self.config.vision_config, "out_hidden_size")
-            else self.config.vision_config.hidden_size
-        )
-        return width, getattr(self.visual, "out_hidden_size", width)
+        vision = self.config.vision_config
+        width = getattr(vision, "out_hidden_size", vision.hidden_size)
+        levels = len(getattr(vision, "deepstack_visual_indexes", None) or ())
+        return width, getattr(self.visual, "out_hidden_size", width * (1 + levels))
 
     def finish(
         self, kept: list[Tensor], picks: list[Tensor], kwargs: dict[str, Any]

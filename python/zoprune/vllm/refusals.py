@@ -30,6 +30,12 @@ def check(vllm_config: Any, layout: Layout) -> None:
         ),
         "--pipeline-parallel-size with multimodal positions: expected 1 (later stages do not learn "
         "the kept positions), got more": layout.mrope and parallel.pipeline_parallel_size > 1,
+        "--prefill-context-parallel-size with multimodal positions: expected 1, got more": (
+            layout.mrope and getattr(parallel, "prefill_context_parallel_size", 1) > 1
+        ),
+        "--ec-transfer-config: expected none (an encoder in a server of its own), got one": (
+            getattr(vllm_config, "ec_transfer_config", None) is not None
+        ),
         "--speculative-config with multimodal positions: expected ngram or none (a draft model "
         "would get positions of other tokens), got a draft model": (
             layout.mrope
