@@ -12,6 +12,7 @@ from pathlib import Path
 
 import zoprune_kernels
 from zoprune_kernels.operators import OPERATORS
+from zoprune_kernels.triton import register
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs/operators.md"
@@ -63,12 +64,24 @@ def reference() -> str:
 
 def section(name: str) -> str:
     function = getattr(zoprune_kernels, name)
-    path = function.__module__.replace(".", "/")
     schema = filled(OPERATORS[name].schema)
     doc = re.sub(r":func:`(\w+)`", r"[`\1`](#\1)", inspect.getdoc(function) or "")
     blocks = [block for part in doc.split("\n\n") for block in markdown(part)]
-    source = f"[`{path}.py`](../{path}.py)"
-    return "\n\n".join([f"## {name}", f"```\n{schema}\n```", *blocks, f"Source: {source}"])
+    sources = ", ".join(f"[`{path}`](../{path})" for path in files(name.removesuffix("_varlen")))
+    return "\n\n".join([f"## {name}", f"```\n{schema}\n```", *blocks, f"Files: {sources}"])
+
+
+def files(name: str) -> list[str]:
+    """Those of an operator, and of its twin, from the signature down to the kernels."""
+    registered = re.compile(rf'(impl\(|kName = )"{name}"')
+    bindings = (ROOT / "csrc/bindings").glob("*.cpp")
+    binding = next(path.stem for path in bindings if registered.search(path.read_text()))
+    found = [ROOT / f"zoprune_kernels/{layer}/{name}.py" for layer in ("operators", "reference")]
+    if name in register.OPERATORS:
+        found += [ROOT / f"zoprune_kernels/triton/{file}.py" for file in ("operators", name)]
+    for folder in ("bindings", "cpu", "cuda"):
+        found += sorted((ROOT / "csrc" / folder).glob(f"{binding}.*"))
+    return [str(path.relative_to(ROOT)) for path in found if path.exists()]
 
 
 def markdown(part: str) -> list[str]:

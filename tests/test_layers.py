@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ def is_for_type_checkers(node: ast.AST) -> bool:
 
 
 def imports(source: str, name: str, is_package: bool, known: set[str]) -> set[str]:
-    """The known modules that a module names in imports, also in those within functions.
+    """The known modules that a module names in imports, also in those within functions and in calls
+    of ``import_module``.
 
     Importing a package's submodule is no arrow to the package: its ``__init__`` is on its way then.
     """
@@ -57,6 +59,10 @@ def imports(source: str, name: str, is_package: bool, known: set[str]) -> set[st
             for alias in node.names:
                 submodule = f"{origin}.{alias.name}"
                 found.add(submodule if submodule in known else origin)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            package = name if is_package else name.rpartition(".")[0]
+            if isinstance(node.args[0], ast.Constant):
+                found.add(importlib.util.resolve_name(node.args[0].value, package))
     return (found & known) - {name}
 
 
@@ -107,6 +113,8 @@ def test_a_circle_is_seen():
     assert imports(text, "p.a", False, known) == {"p.b"}
     assert imports("from .c import x\nimport torch", "p.b", False, known) == {"p.c"}
     assert imports("from .a import f", "p", True, known) == {"p.a"}
+    called = "import importlib\ndef f():\n    importlib.import_module('.b', __package__)\n"
+    assert imports(called, "p.a", False, known) == {"p.b"}
     hidden = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import a\n"
     assert imports(hidden, "p.c", False, known) == set()
     assert circle({"p": {"p.a"}, "p.a": {"p.b"}, "p.b": {"p.c"}, "p.c": set()}) is None

@@ -7,9 +7,8 @@ RuntimeError. The native library raises the same text (csrc/bindings).
 from __future__ import annotations
 
 import functools
-import itertools
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -87,20 +86,15 @@ class Call:
     def check_mask_values(self) -> None:
         """What ``must_keep`` and ``valid`` hold. Reading a GPU's data would synchronise: there only
         where the images are packed, whose offsets are read anyway."""
-        masks = [mask for mask in (self.must_keep, self.valid) if mask is not None]
-        if not masks or (masks[0].device.type != "cpu" and not self.packed):
+        masks = (self.must_keep, self.valid)
+        given = next((mask for mask in masks if mask is not None), None)
+        if given is None or (given.device.type != "cpu" and not self.packed):
             return
-
-        def images(mask: Tensor | None) -> Iterable[Tensor | None]:
-            if mask is None:
-                return itertools.repeat(None)
-            if self.packed:
-                return [mask[start:end] for start, end, _ in self.images]
-            return mask.reshape(-1, mask.shape[-1])
-
-        keep = [image.keep for image in self.images] if self.packed else itertools.repeat(self.k)
-        rows = zip(keep, images(self.must_keep), images(self.valid), strict=False)
-        for image, (k, kept, usable) in enumerate(rows):
+        size = given.shape[-1]
+        starts = range(0, given.numel(), size)
+        images = self.images if self.packed else [Segment(i, i + size, self.k) for i in starts]
+        for image, (start, end, k) in enumerate(images):
+            kept, usable = (None if m is None else m.flatten()[start:end] for m in masks)
             self.check.mask_values(kept, usable, k, image)
 
 

@@ -21,15 +21,9 @@ def expected_sensitivity(
     activation: str = ScoreOptions.activation,
 ) -> Tensor:
     """S_i = sqrt(g^T M g), g = phi'(W1 x_i + b1): the root mean square over all directions."""
-    if activation == "identity":
-        one = x.new_zeros(1, x.shape[-1])  # whatever a token holds
-        return _quadratic_form(one, w1, b1, metric, activation).expand(x.shape[:-1]).clone()
-    return _quadratic_form(x, w1, b1, metric, activation)
-
-
-def _quadratic_form(
-    x: Tensor, w1: Tensor, b1: Tensor | None, metric: Tensor, activation: str
-) -> Tensor:
-    x, w1, b1, metric = upcast(x, w1, b1, metric)
-    g = derivative(activation, F.linear(x, w1, b1))  # [..., N, H]
-    return ((g @ metric) * g).sum(-1).clamp_min(0).sqrt()
+    linear = activation == "identity"  # every token has the same score, whatever it holds
+    rows = x.new_zeros(1, x.shape[-1]) if linear else x
+    rows, w1, b1, metric = upcast(rows, w1, b1, metric)
+    g = derivative(activation, F.linear(rows, w1, b1))  # [..., N, H]
+    scores = ((g @ metric) * g).sum(-1).clamp_min(0).sqrt()
+    return scores.expand(x.shape[:-1]).clone() if linear else scores

@@ -49,31 +49,17 @@ def sensitivity(
 
     ``step = 0`` is the limit: the activation's derivative times the projected direction.
     """
-    if activation == "identity":  # every token has the same score: compute it once
-        one = x.new_zeros(1, x.shape[-1])  # whatever a token holds
-        return (
-            _directional(one, w1, b1, w2, directions, step, activation).expand(x.shape[:-1]).clone()
-        )
-    return _directional(x, w1, b1, w2, directions, step, activation)
-
-
-def _directional(
-    x: Tensor,
-    w1: Tensor,
-    b1: Tensor | None,
-    w2: Tensor,
-    directions: Tensor,
-    step: float,
-    activation: str,
-) -> Tensor:
-    x, w1, b1, w2, directions = upcast(x, w1, b1, w2, directions)
-    a = F.linear(x, w1, b1)  # [..., N, H]
+    linear = activation == "identity"  # every token has the same score, whatever it holds
+    rows = x.new_zeros(1, x.shape[-1]) if linear else x
+    rows, w1, b1, w2, directions = upcast(rows, w1, b1, w2, directions)
+    a = F.linear(rows, w1, b1)  # [..., N, H]
     v = F.linear(directions, w1)  # [m, H]
     total = a.new_zeros(a.shape[:-1])
     for v_j in v:
         change = _activation_change(a.double(), v_j.double(), step, activation).to(a.dtype)
         total += F.linear(change, w2).norm(dim=-1)
-    return total / directions.shape[0]
+    scores = total / directions.shape[0]
+    return scores.expand(x.shape[:-1]).clone() if linear else scores
 
 
 def _activation_change(a: Tensor, v: Tensor, step: float, activation: str) -> Tensor:
