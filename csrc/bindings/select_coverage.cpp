@@ -9,6 +9,8 @@ namespace {
 
 struct SelectCoverage : GreedyOperator {
   static constexpr const char* kName = "select_coverage";
+
+  bool sort = true;
   auto fields() { return std::tie(weights, must_keep, valid, sort); }
 
   GreedyKernel kernel() const { return greedy_kernel(ZOPRUNE_BEST(select_coverage), sort); }

@@ -9,6 +9,8 @@ namespace {
 
 struct SelectDpp : GreedyOperator {
   static constexpr const char *kName = "select_dpp", *kScores = "quality";
+
+  bool sort = true;
   auto fields() { return std::tie(must_keep, valid, sort); }
 
   GreedyKernel kernel() const { return greedy_kernel(ZOPRUNE_BEST(select_dpp), sort); }

@@ -16,6 +16,7 @@ struct SelectSuppress : GreedyOperator {
   using Keys = std::optional<Tensor>;
 
   SuppressOptions options;
+  bool sort = true;
   Suppression how;
   auto fields() { return std::tie(positions, must_keep, valid, options, sort); }
 

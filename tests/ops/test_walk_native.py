@@ -102,6 +102,7 @@ struct SelectApart : GreedyOperator {
   static constexpr bool kNeedsKeysOrPositions = false;
 
   int64_t gap = 2;
+  bool sort = true;
   auto fields() { return std::tie(weights, must_keep, valid, gap, sort); }
 
   void check(const Checker& check) { check.require(gap >= 1, "gap", "an integer >= 1", gap); }

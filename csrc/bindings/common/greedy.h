@@ -68,8 +68,6 @@ struct GreedyOperator : GreedyTensors {
   void check(const Checker&) {}  // its options; may drop keys that it does not compare
   // Why its CUDA kernel cannot serve the call; empty where it can.
   std::string why_not_on_cuda() const { return why_not_on(scores); }
-
-  bool sort = true;
 };
 
 template <typename Operator, typename Keep>
