@@ -19,8 +19,8 @@ class TritonScoring:
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        second = (call.arguments.get(name) for name in ("w2", "b2"))
-        self.layers = Layers(call.w1, call.b1, *second, call.activation)
+        given = call.arguments.get  # an operator need not have the second layer
+        self.layers = Layers(call.w1, call.b1, given("w2"), given("b2"), call.activation)
 
     def score(self, outputs: bool) -> tuple[Tensor, Tensor | None]:
         lead = self.call.x.shape[:-1]
