@@ -134,19 +134,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n{_table(outcomes, truth)}\n\n{setting}", flush=True)
 
     picture = _picture(photo, outcomes, truth, args.keep, setting)
-    save(picture, args.out)
+    photos.save(picture, args.out)
     if args.json:
         print_json(_facts(args, whole, photo, outcomes, truth))
     else:
         print(f"Wrote {args.out} ({picture.width} x {picture.height} pixels)")
     return 0
-
-
-def save(picture: Image, out: str) -> None:
-    try:
-        picture.save(out, optimize=True)
-    except OSError as error:
-        raise UsageError(f"--out: cannot write '{out}': {error}") from error
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -16,7 +16,6 @@ from ..calls import report
 from ..hf.prune import prune, restore
 from . import overlay, pictures
 from . import photo as photos
-from .demo import save
 from .errors import UsageError, first_line
 from .options import print_json
 from .progress import Progress
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     )
     cut = crop(processor, photo)
     picture = draw(args.prompt, answers, views, processor, cut)
-    save(picture, args.out)
+    photos.save(picture, args.out)
     if args.json:
         print_json(_facts(args, model, photo, answers, cut))
         return 0

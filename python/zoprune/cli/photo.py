@@ -76,3 +76,10 @@ def _rgb(photo: Image) -> Image:
         layers = photo.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", photo.size, "white"), layers).convert("RGB")
     return photo.convert("RGB")
+
+
+def save(picture: Image, out: str) -> None:
+    try:
+        picture.save(out, optimize=True)
+    except OSError as error:
+        raise UsageError(f"--out: cannot write '{out}': {error}") from error

@@ -20,7 +20,7 @@ def register() -> None:
     every model with the option: a server must not start unpruned by accident.
     """
     try:
-        from .plugin import install
+        from .guard import install
 
         install()
     except Exception as error:

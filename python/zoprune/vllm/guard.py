@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from . import plugin
 from .options import KEEP, Options, is_option, misplaced
 
 ASK = f"start the server with --hf-overrides '{{\"{KEEP}\": 64}}' (1.0 keeps all)"
@@ -23,14 +24,14 @@ class Loaded:
 
 
 def _load() -> Loaded:
-    from .plugin import install
-
     install()
     return Loaded()
 
 
 def install() -> None:
-    """Look at every configuration and every request; what a model does is not touched."""
+    """The plug-in, and a look at every configuration and every request; once per process."""
+    if not plugin.install():
+        return
     from vllm.config import ModelConfig, VllmConfig
     from vllm.multimodal.processing import BaseMultiModalProcessor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from . import compat, guard, metrics
+from . import compat, metrics
 from .options import KEEP, PREFIX, Options
 
 NAMED = (
@@ -29,15 +29,14 @@ ARCHITECTURES = {
 }
 
 
-def install() -> None:
-    """Put the look-up in front of vLLM's own; once per process."""
+def install() -> bool:
+    """Put the look-up in front of vLLM's own, once per process: whether it was not there yet."""
     compat.check_registry()
     from vllm.model_executor.model_loader import utils
     from vllm.model_executor.models.registry import _ModelRegistry
 
     if hasattr(_ModelRegistry, "_zoprune"):
-        return
-    guard.install()
+        return False
     inspect, resolve = _ModelRegistry.inspect_model_cls, _ModelRegistry.resolve_model_cls
 
     def inspect_model_cls(self: Any, architectures: Any, model_config: Any) -> Any:
@@ -62,6 +61,7 @@ def install() -> None:
     registry.inspect_model_cls = inspect_model_cls
     registry.resolve_model_cls = resolve_model_cls
     registry._zoprune = True
+    return True
 
 
 def _names(architectures: Any) -> list[str]:
