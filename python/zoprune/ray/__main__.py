@@ -10,7 +10,10 @@ from .job import prune_images
 
 
 def _keep(text: str) -> int | float:
-    return as_keep(float(text) if "." in text else int(text))
+    try:
+        return as_keep(float(text) if "." in text else int(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(arguments: list[str]) -> int:
