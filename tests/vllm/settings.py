@@ -215,8 +215,70 @@ def internvl_chat(folder: Path) -> Results:
     return results
 
 
+def caches(folder: Path) -> Results:
+    """One image under one uuid with budgets that Python holds for equal, and more than it has."""
+    from vllm import SamplingParams
+
+    checkpoint = made(folder, "llava")
+    picture = table.pictures(table.CASES["llava"])[0]
+    llm = engine.start(checkpoint, 5, mm_processor_cache_gb=1)
+    sampling = SamplingParams(max_tokens=1, temperature=0)
+
+    def tokens(keep: Any, uuid: str | None) -> int:
+        request: Any = {
+            "prompt": "w1 <image> w2",
+            "multi_modal_data": {"image": [picture]},
+            "mm_processor_kwargs": {} if keep is None else {"zoprune_keep": keep},
+        }
+        if uuid is not None:
+            request["multi_modal_uuids"] = {"image": [uuid]}
+        return len(llm.generate(request, sampling, use_tqdm=False)[0].prompt_token_ids) - 2
+
+    budgets = {None: 5, 1.0: 16, 3: 3, 64: 16, 0.25: 4}
+    got, expected = [], []
+    for uuid in ("mine", None, "mine"):
+        for keep, kept in [*budgets.items(), (1, 1), (1.0, 16), (None, 5)]:
+            got.append(tokens(keep, uuid))
+            expected.append(kept)
+    refused = []
+    for keep in (0, -1, "64", True, 1.5, [3]):
+        try:
+            tokens(keep, None)
+            refused.append(False)
+        except ValueError as error:
+            refused.append("zoprune: zoprune_keep: expected a count" in str(error))
+    engine.stop(llm)
+    return {
+        "budgets of one image": table.right(got, expected),
+        "bad budgets": table.right(refused, [True] * 6),
+    }
+
+
+def text_only(folder: Path) -> Results:
+    """A server that takes no images: the tower is not there."""
+    from vllm import SamplingParams
+
+    sampling = SamplingParams(max_tokens=table.NEW, temperature=0, ignore_eos=True)
+    results = {}
+    for name in ("llava", "qwen2_5_vl"):
+        answers = []
+        for keep in (None, 5):
+            llm = engine.start(made(folder, name), keep, images=0)
+            output = llm.generate("w1 w2 w3", sampling, use_tqdm=False)[0]
+            answers.append(list(output.outputs[0].token_ids))
+            engine.stop(llm)
+        results[f"{name} without images"] = [int(answers[0] == answers[1]), 1]
+    return results
+
+
 SETTINGS: dict[str, Callable[[Path], Results]] = dict(
-    lora=lora, ngram=ngram, videos=videos, quantised=quantised, internvl_chat=internvl_chat
+    lora=lora,
+    ngram=ngram,
+    videos=videos,
+    quantised=quantised,
+    internvl_chat=internvl_chat,
+    caches=caches,
+    text_only=text_only,
 )
 
 

@@ -103,12 +103,12 @@ def is_option(name: Any) -> bool:
     return letters.startswith(("zoprune", "zooprune"))
 
 
-def misplaced(config: Any) -> str | None:
+def misplaced(config: Any, depth: int = 3) -> str | None:
     """An option within a part of a model's configuration (``text_config``), where none is read."""
-    for part in vars(config).values():
+    for part in vars(config).values() if depth else ():
         if hasattr(part, "model_type"):
             names = [name for name in vars(part) if is_option(name)]
-            found = names[0] if names else misplaced(part)
+            found = names[0] if names else misplaced(part, depth - 1)
             if found:
                 return found
     return None
