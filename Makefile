@@ -1,5 +1,5 @@
 # make build | demo | test | test-full | test-transformers4 | test-vllm | matrix | wheels | hub | audit | lint | bench |
-# clean. Each installs into .venv what it needs, once.
+# docs | test-web | clean. Each installs into .venv what it needs, once.
 # make gpu-report OUT=DIR checks, tests and measures on a GPU with the Python that is there.
 # The environment sees the machine's own packages: a torch >= 2.11 that is already there is used.
 PYTHON ?= python3
@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build demo test test-full test-toolchain test-transformers4 test-vllm matrix wheels hub audit lint bench fuzz soak gpu-report clean
+.PHONY: build demo test test-full test-toolchain test-transformers4 test-vllm matrix wheels hub audit lint docs test-web bench fuzz soak gpu-report clean
 build: $(STAMP)package $(STAMP)native
 
 demo: $(STAMP)demo $(STAMP)native
@@ -90,6 +90,16 @@ lint: $(STAMP)lint
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/clang-format --dry-run -Werror $(CPP)
 	@$(BIN)/mypy
+	@$(SITE)
+
+# The site in build/site; a link or an anchor that leads nowhere is an error. Needs no network.
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+docs: $(STAMP)lint
+	@$(SITE) && echo "build/site/index.html"
+
+# zoprune serve-demo in a headless browser, which the machine has: apt-get install chromium.
+test-web: $(STAMP)webtest $(STAMP)native-test
+	@$(PYTEST) -rs tests/test_web.py $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info zoprune_kernels/libzoprune.so .venv/.stamp-*
@@ -136,7 +146,7 @@ $(STAMP)release: $(STAMP)venv Makefile
 BUILD_test := native-test
 BUILD_toolchain := native-test
 # The packages come while the native library is built, which ZOPRUNE_PURE_PYTHON leaves out here.
-$(STAMP)package $(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)toolchain $(STAMP)lint: $(STAMP)%: $(STAMP)torch pyproject.toml
+$(STAMP)package $(STAMP)demo $(STAMP)test $(STAMP)bench $(STAMP)toolchain $(STAMP)lint $(STAMP)webtest: $(STAMP)%: $(STAMP)torch pyproject.toml
 	@echo "installing what 'make $*' needs"
 	@$(MAKE) -s --no-print-directory $(STAMP)$(or $(BUILD_$*),native) & native=$$!; ZOPRUNE_PURE_PYTHON=1 \
 	  $(PIP) --no-build-isolation -e ".$(if $(filter-out package,$*),[$*])"; \

@@ -1,6 +1,7 @@
-"""``python docs/generate.py``: writes docs/operators.md and zoprune_kernels/operators/__init__.pyi.
+"""``python docs/generate.py``: writes operators.md, the operators' stub and the table of models.
 
-Both are made of what the operators declare; a test holds them to it.
+The first two are made of what the operators declare, the table in docs/compatibility.md of what the
+families of models declare; tests hold them to it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,23 @@ from zoprune_kernels.triton import register
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs/operators.md"
 STUB = ROOT / "zoprune_kernels/operators/__init__.pyi"
+COMPATIBILITY = ROOT / "docs/compatibility.md"
+BEGIN, END = "<!-- models:begin -->", "<!-- models:end -->"
+# The first transformers that has a class, where that is not the oldest supported one.
+SINCE = dict.fromkeys(
+    (
+        "Glm46VForConditionalGeneration",
+        "GlmOcrForConditionalGeneration",
+        "Kimi_K25ForConditionalGeneration",
+        "Lfm3VlForConditionalGeneration",
+        "LightOnOcrForConditionalGeneration",
+        "MistralLarge4ForConditionalGeneration",
+        "QianfanOCRForConditionalGeneration",
+        "Qwen3_5ForConditionalGeneration",
+        "Qwen3_5MoeForConditionalGeneration",
+    ),
+    "5",
+) | {"Gemma4ForConditionalGeneration": "5.18"}
 HEAD = """# Operators
 
 Written by `python docs/generate.py` from the docstrings in `zoprune_kernels/operators/`. Each
@@ -122,6 +140,29 @@ def table(lines: list[str]) -> str:
     return "\n".join([body[0], "|" + "---|" * len(spans), *body[1:]])
 
 
+def models(document: str) -> str:
+    """docs/compatibility.md with the table of what every architecture can."""
+    from zoprune.hf.families import FAMILIES
+
+    plugin = (ROOT / "python/zoprune/vllm/plugin.py").read_text()
+    served = set(re.findall(r'^ +"(\w+)": f"\{_HERE\}', plugin, re.M))
+    lines = [
+        "| class | transformers | keep per | videos | positions | vLLM |",
+        "|---|---|---|---|---|---|",
+    ]
+    for family in FAMILIES:
+        for name in family.models:
+            per = ", ".join(["image", "call", *filter(None, [family.groups])])
+            positions = "original" if family.mrope else "compact, original"
+            cells = [f"`{name}`", SINCE.get(name, "4.57"), per]
+            cells += ["yes" if "video" in family.inputs else "no", positions]
+            lines.append(f"| {' | '.join([*cells, 'yes' if name in served else 'no'])} |")
+    head, rest = document.split(BEGIN)
+    table = "\n".join(lines)
+    return f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+
+
 if __name__ == "__main__":
+    COMPATIBILITY.write_text(models(COMPATIBILITY.read_text()))
     REFERENCE.write_text(reference())
     STUB.write_text(stub())

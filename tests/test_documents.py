@@ -189,3 +189,26 @@ def test_what_does_not_exist_is_found(wrong, test, tmp_path, files):
     document.write_text(wrong)
     with pytest.raises(AssertionError):
         test(document, files)
+
+
+def test_the_table_of_models_is_up_to_date():
+    """If not: python docs/generate.py."""
+    pytest.importorskip("transformers")
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    written = generate.COMPATIBILITY.read_text()
+    assert generate.models(written) == written
+
+
+def test_every_page_is_in_the_navigation():
+    pages = re.findall(r": ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    assert sorted(pages) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+@each()
+def test_exact_is_never_said_of_answers(document):
+    """Only of the algorithm and its arithmetic."""
+    for sentence in re.split(r"[.:;]\s|\n\s*\n|\|", prose(document.read_text())):
+        if re.search(r"\bexact(ly)?\b", sentence, re.I) and not re.search(r"\bnever\b", sentence):
+            assert not re.search(r"\b(answers?|accuracy|quality|lossless)\b", sentence), sentence

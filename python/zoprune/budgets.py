@@ -17,7 +17,19 @@ _override: ContextVar[Any] = ContextVar("zoprune_keep", default=_UNSET)
 
 @contextlib.contextmanager
 def keep(count: int | float | None) -> Iterator[None]:
-    """Within the block and this thread, pruned models keep ``count`` tokens; None: all of them."""
+    """Within the block and this thread, pruned models keep ``count`` tokens; None: all of them.
+
+    Args:
+        count: as in ``prune``, a count or a ratio in (0, 1] given as a float.
+
+    Raises:
+        ValueError: the count is below 1, or the ratio out of its range.
+
+    Example::
+
+        with zoprune.keep(128):
+            output = model.generate(**inputs)
+    """
     token = _override.set(1.0 if count is None else as_keep(count))
     try:
         yield

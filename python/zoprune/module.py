@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,11 @@ from zoprune_kernels.methods import ScoreOptions, SelectOptions
 from . import budgets, calls, layers
 from .projector import Estimator, check_linear, find_projector, prepare
 from .selection import Rule, choose, warn_of_nonfinite
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from . import choices
 
 
 @dataclass(frozen=True)
@@ -66,24 +71,34 @@ class PrunedProjector(calls.Remembered, nn.Module):
         ValueError: an argument is out of range; the module has other layers, or its output is not
             what these layers compute, or it is one linear layer and the method is "topk": all
             scores are equal.
+
+    Example::
+
+        layers = nn.Sequential(nn.Linear(1024, 4096), nn.GELU(), nn.Linear(4096, 4096))
+        pruned = zoprune.PrunedProjector(layers, keep=64)
+        tokens, indices = pruned(torch.randn(2, 576, 1024))  # [2, 64, 4096], [2, 64]
     """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def __init__(
         self,
         module: nn.Module,
         keep: int | float,
-        estimator: Estimator | str | None = None,
+        estimator: Estimator | choices.Estimation | None = None,
         rule: Rule | None = None,
         *,
         num_directions: int = ScoreOptions.num_directions,
         step: float = ScoreOptions.step,
-        distribution: str = ScoreOptions.distribution,
+        distribution: choices.Distribution = "sphere",
         seed: int = ScoreOptions.seed,
         through_norm: bool = True,
-        method: str = SelectOptions.method,
+        method: choices.Method = "sads",
         max_similarity: float = SelectOptions.max_similarity,
         metric: str | Path | None = None,
-        **options: Any,
+        **options: Unpack[choices.ProjectorOptions],
     ) -> None:
         super().__init__()
         if not isinstance(module, nn.Module):
@@ -108,6 +123,7 @@ class PrunedProjector(calls.Remembered, nn.Module):
         prepare(self.projector, self.estimator, self.rule, metric)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [..., k, D] of x [..., N, d], and their indices int64 [..., k]."""
         if x.dim() < 2 or x.shape[-1] != self.projector.width or not x.is_floating_point():
             raise ValueError(
                 f"zoprune: x: expected floats [..., N, {self.projector.width}], got {x.dtype} "

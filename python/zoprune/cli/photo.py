@@ -65,11 +65,11 @@ def _rgb(photo: Image) -> Image:
     from PIL import Image
 
     if photo.mode.startswith("I"):  # a grey of 16 bits; Pillow's own conversion clips it at 255
-        low, high = photo.getextrema()
-        if not 0 <= low <= high <= 65535:
-            raise ValueError(f"expected 8 or 16 bits a channel, got values from {low} to {high}")
-        levels = np.asarray(photo).astype(np.float32) / 257
-        return Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")
+        levels = np.asarray(photo).astype(np.float64)
+        if levels.min() < 0 or levels.max() > 65535:
+            found = f"values from {levels.min():.0f} to {levels.max():.0f}"
+            raise ValueError(f"expected 8 or 16 bits a channel, got {found}")
+        return Image.fromarray((levels / 257).round().astype(np.uint8)).convert("RGB")
     if photo.mode == "F":
         raise ValueError("expected 8 or 16 bits a channel, got floats")
     if photo.has_transparency_data:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from zoprune_kernels.methods import ScoreOptions, SelectOptions
 
@@ -15,26 +15,33 @@ from .generation import methods
 from .hooks import Method, hook, unhook
 from .settings import Pruning, parts_of
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .. import choices
+
+Model = TypeVar("Model")
+
 
 def prune(
-    model: Any,
+    model: Model,
     keep: int | float,
     *,
-    per: str = "image",
-    estimator: str = "closed",
+    per: choices.Per = "image",
+    estimator: choices.Estimation = "closed",
     num_directions: int = ScoreOptions.num_directions,
     step: float = ScoreOptions.step,
-    distribution: str = ScoreOptions.distribution,
+    distribution: choices.Distribution = "sphere",
     seed: int = ScoreOptions.seed,
     through_norm: bool = True,
-    method: str = SelectOptions.method,
+    method: choices.Method = "sads",
     max_similarity: float = SelectOptions.max_similarity,
     prompt_seeds: int = 0,
-    positions: str | None = None,
+    positions: choices.Positions | None = None,
     metric: str | Path | None = None,
     full_logits: bool = False,
-    **options: Any,
-) -> Any:
+    **options: Unpack[choices.MethodOptions],
+) -> Model:
     """Make a Hugging Face VLM keep only some of its visual tokens, in place; returns the model.
 
     If an argument is refused, nothing has changed: a model that was pruned before still is.
@@ -64,6 +71,12 @@ def prune(
         TypeError: the architecture is not supported.
         ValueError: an argument is out of range, ``metric`` belongs to other weights, or a layer of
             the projector cannot be run.
+
+    Example::
+
+        model = LlavaForConditionalGeneration.from_pretrained("llava-hf/llava-1.5-7b-hf")
+        zoprune.prune(model, keep=64)  # of 576; keep=1 / 9 is the same as a ratio
+        model.generate(**inputs)
     """
     inner, family = unwrap(model)
     core = inner.model
@@ -73,7 +86,7 @@ def prune(
         raise ValueError(
             f"zoprune: per: expected {choices}, got '{per}' ('call': over all images of a call)"
         )
-    allowed = ["original"] if family.mrope else ["compact", "original"]
+    allowed: list[choices.Positions] = ["original"] if family.mrope else ["compact", "original"]
     positions = allowed[0] if positions is None else positions
     if positions not in allowed:
         raise ValueError(
@@ -99,10 +112,21 @@ def prune(
     return model
 
 
-def restore(model: Any) -> Any:
+def restore(model: Model) -> Model:
     """Undo ``prune``; a model that is not pruned stays as it is. Returns the model.
 
     Another outer model around the same inner one (``copy.copy``) stays pruned.
+
+    Args:
+        model: what ``prune`` was given, however it has been wrapped since.
+
+    Raises:
+        TypeError: the architecture is not supported.
+
+    Example::
+
+        zoprune.prune(model, keep=64)
+        zoprune.restore(model)  # generate() and forward() as they were
     """
     inner, _ = unwrap(model)
     core = inner.model

@@ -1,0 +1,33 @@
+"""What ``prune`` and ``PrunedProjector`` may be told, for editors and type checkers."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+Per = Literal["image", "call", "crop", "frame"]
+Estimation = Literal["closed", "directions"]
+Distribution = Literal["sphere", "gaussian", "rademacher", "orthogonal"]
+Method = Literal["sads", "maxmin", "topk", "random", "mmr", "dpp", "suppress", "coverage"]
+Positions = Literal["compact", "original"]
+
+
+class ProjectorOptions(TypedDict, total=False):
+    """The further keywords of a selection, see ``zoprune_kernels.score_and_select``."""
+
+    tradeoff: float
+    first: Literal["score", "isolated"]
+    picks_by_score: int
+    num_seed: int  # as the operators' schemas call picks_by_score
+    centre: bool
+    picks_per_step: int
+    sigma_space: float
+    sigma_similarity: float
+    radius: float
+    strength: float
+    threshold: float
+
+
+class MethodOptions(ProjectorOptions, total=False):
+    """All of them; ``PrunedProjector`` has a ``rule`` of its own, which stands for all keywords."""
+
+    rule: Literal["soft", "exponential", "hard"]
