@@ -47,8 +47,8 @@ inputs = processor(images=photo, text="<image> what is this ?", return_tensors="
 inputs["max_new_tokens"] = 2
 """
 GIVEN = {
-    "README.md": """
-import torch
+    "README.md": LLAVA
+    + """
 x, w1, w2 = torch.randn(2, 100, 64), torch.randn(128, 64), torch.randn(96, 128)
 b1, b2 = torch.randn(128), torch.randn(96)
 """,

@@ -17,7 +17,15 @@ from zoprune import choices
 
 import zoprune_kernels
 from zoprune_kernels.checks import DISTRIBUTIONS
-from zoprune_kernels.methods import FIRST_PICKS, METHODS, OPTIONS, PUBLISHED_AS, SUPPRESS_RULES
+from zoprune_kernels.methods import (
+    FIRST_PICKS,
+    METHODS,
+    OPTIONS,
+    PUBLISHED_AS,
+    SUPPRESS_RULES,
+    ScoreOptions,
+    SelectOptions,
+)
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "tests/typing/sample.py"
@@ -25,7 +33,7 @@ NAMES = ["PrunedProjector", "keep", "prune", "report", "restore"]
 
 
 def test_the_package_shows_its_names():
-    assert dir(zoprune) == [*NAMES, "__version__"] and zoprune.__all__ == NAMES
+    assert dir(zoprune) == sorted([*NAMES, "__version__"]) and zoprune.__all__ == NAMES
     code = "import sys, zoprune; dir(zoprune); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -49,6 +57,10 @@ def test_choices_are_those_of_the_operators():
     assert set(options) == {*OPTIONS, *PUBLISHED_AS.values()}
     assert get_args(options["first"]) == FIRST_PICKS
     assert get_args(options["rule"]) == SUPPRESS_RULES
+    for function in (zoprune.prune, zoprune.PrunedProjector.__init__):
+        parameters = inspect.signature(function).parameters
+        assert parameters["method"].default == SelectOptions.method
+        assert parameters["distribution"].default == ScoreOptions.distribution
 
 
 def check(found: list[int]) -> None:
