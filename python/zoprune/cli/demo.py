@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import photo as photos
 from .errors import UsageError, need
-from .options import KEEP, METHODS, add_json, budget, print_json, save, within
+from .options import KEEP, METHODS, add_json, budget, print_json, within
 from .progress import Progress
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from ..hf.prune import prune, restore
 from . import overlay, pictures
 from . import photo as photos
 from .errors import UsageError, first_line
-from .options import print_json, save
+from .options import print_json
 from .progress import Progress
 
 if TYPE_CHECKING:

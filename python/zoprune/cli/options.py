@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import UsageError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 # Those of zoprune_kernels.methods, which would import torch: ``--help`` does without.
 METHODS = ("sads", "maxmin", "topk", "random", "mmr", "dpp", "suppress", "coverage")
@@ -39,14 +36,6 @@ def budget(text: str, most: int | None = None) -> int | float:
             f"--keep: expected a count{limit} or a ratio in (0, 1] such as 0.25, got '{text}'"
         )
     return value
-
-
-def save(picture: Image, out: str) -> None:
-    """Write the picture that ``--out`` names."""
-    try:
-        picture.save(out, optimize=True)
-    except OSError as error:
-        raise UsageError(f"--out: cannot write '{out}': {error}") from error
 
 
 def within(argument: str, value: int, least: int, most: int) -> None:
