@@ -57,6 +57,7 @@ def photo(tmp_path):
 
 def test_upload_ask_slide_and_compare(address, browser, loaded, photo, tmp_path):
     page = browser.new_page()
+    page.set_default_timeout(240_000)  # a machine that is busy
     hosts = set()
     page.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
     page.goto(address)
