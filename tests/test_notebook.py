@@ -12,10 +12,14 @@ pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install -e '.[hf]' from a clone"
 )
 
-from zoprune.cli.checkpoint import TRAINED
+from zoprune.cli import checkpoint
 
+TRAINED = getattr(checkpoint, "TRAINED", Path("nowhere"))
 NOTEBOOK = Path(__file__).parents[1] / "docs/tour.ipynb"
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(not TRAINED.is_dir(), reason="there is no trained model yet"),
+]
 
 
 def cells() -> list[str]:
