@@ -54,6 +54,7 @@ def in_turns(
     *,
     seconds: float = 0,
     progress: Callable[[str], None] = lambda name: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Times]:
     """Time every function once per round: A B C, A B C, ... The caller has warmed them up.
 
@@ -66,19 +67,19 @@ def in_turns(
             break
         for name, function in functions.items():
             progress(name)
-            samples[name].append(_sample(function))
+            samples[name].append(_sample(function, clock))
     return {name: Times(sample) for name, sample in samples.items()}
 
 
-def _sample(function: Callable[[], Any]) -> float:
+def _sample(function: Callable[[], Any], clock: Callable[[], float]) -> float:
     """Median seconds per call over one sample; a first call tells how many calls make one."""
-    calls = [_seconds(function)]
+    calls = [_seconds(function, clock)]
     while sum(calls) < SHORTEST_SAMPLE:
-        calls.append(_seconds(function))
+        calls.append(_seconds(function, clock))
     return statistics.median(calls)
 
 
-def _seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def _seconds(function: Callable[[], Any], clock: Callable[[], float]) -> float:
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start

@@ -146,7 +146,7 @@ def test_a_library_that_cannot_load_is_explained(monkeypatch, tmp_path):
         ({"ZOPRUNE_BACKEND": "cuda", "CUDA_VISIBLE_DEVICES": ""}, "torch sees no CUDA device"),
         (
             {"ZOPRUNE_CPU_ISA": "sse9"},
-            "ZOPRUNE_CPU_ISA: expected scalar, avx2, avx512 or avx512bf16, got 'sse9'",
+            "ZOPRUNE_CPU_ISA: expected scalar, avx2, avx512, avx512bf16 or amx, got 'sse9'",
         ),
     ],
 )
@@ -156,6 +156,13 @@ def test_a_choice_that_cannot_run_is_an_error(environment, message):
     )
     assert failed.returncode != 0
     assert message in failed.stderr.splitlines()[-1]
+
+
+def test_amx_that_is_refused_is_an_error():
+    """Where the processor lacks it, or Linux does not let the process use it."""
+    done = python("from zoprune_kernels import _native; _native.cpu_isa()", ZOPRUNE_CPU_ISA="amx")
+    message = "this processor or its operating system does not support amx"
+    assert (done.returncode == 0) == (_native.cpu_isa() == "amx") == (message not in done.stderr)
 
 
 def test_forced_reference_does_not_load_the_library():

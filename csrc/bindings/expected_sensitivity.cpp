@@ -8,7 +8,6 @@
 #include "bindings/common/boxed.h"
 #include "bindings/common/scoring.h"
 #include "bindings/common/torch_calls.h"
-#include "cpu/activations.h"
 
 namespace zoprune {
 namespace {
@@ -19,27 +18,11 @@ using torch::stable::narrow;
 // slower products; below two blocks' width nothing is skipped.
 constexpr int64_t kBlock = 512;
 
-// g = phi'(products + b1) as T, padded like the metric [H, depth].
-template <typename T>
-Tensor derivatives(const Layers& projector, const Tensor& products, const Tensor& metric) {
-  const int64_t depth = metric.size(1);
-  Tensor g = empty({products.size(0), depth}, metric.scalar_type(), "the derivatives");
-  const float* in = products.const_data_ptr<float>();
-  auto* out = static_cast<T*>(g.mutable_data_ptr());
-  auto* const differentiate = ZOPRUNE_BEST(differentiate<T>);
-  parallel_for(0, g.size(0), rows_per_task(projector.hidden()), [&](int64_t begin, int64_t end) {
-    differentiate(projector.activation, begin, end, projector.hidden(), in, projector.bias(), out,
-                  depth);
-  });
-  return g;
-}
-
 // sqrt(g^T M g) by blocks of M's rows, from their first column to the diagonal block. M is
 // symmetric: what lies above the diagonal counts twice, so blocks of g are doubled once passed.
 template <typename T>
-void score_tokens(const Layers& projector, const Tensor& products, Tensor metric, float* scores) {
-  const int64_t hidden = projector.hidden(), tokens = products.size(0), depth = metric.size(1);
-  Tensor g = derivatives<T>(projector, products, metric);
+void score_tokens(Tensor g, Tensor metric, float* scores) {
+  const int64_t hidden = metric.size(0), tokens = g.size(0), depth = metric.size(1);
   auto* g_data = static_cast<T*>(g.mutable_data_ptr());
   std::vector<double> form(tokens);
   auto* const add = ZOPRUNE_BEST(add_block_product<T>);
@@ -64,7 +47,7 @@ Tensor expected_sensitivity_cpu(Tensor x, Tensor w1, std::optional<Tensor> b1, T
   check_linear(check, x, w1, b1, std::nullopt, std::nullopt);
   check_metric(check, metric, x, w1);
   const Layers projector(w1, b1, std::nullopt, std::nullopt, check_activation(check, activation));
-  warn_if_linear(projector.activation);
+  warn_if_linear(projector.activation());
   return score_images(x, images_of(lead_of(x, 1)), projector, expected_scorer(projector, metric));
 }
 
@@ -72,11 +55,14 @@ Tensor expected_sensitivity_cpu(Tensor x, Tensor w1, std::optional<Tensor> b1, T
 
 Scorer expected_scorer(const Layers& projector, const Tensor& metric) {
   const ScalarType dtype = product_dtype(metric.scalar_type(), projector.hidden());
-  return [&projector, metric = padded(metric, dtype), dtype](const Tensor& products,
-                                                             float* scores) {
-    const auto score = dtype == ScalarType::Float ? score_tokens<float> : score_tokens<BFloat16>;
-    score(projector, products, metric, scores);
-  };
+  if (fused::available())
+    return {[&metric](const Tensor& g, float* scores) { fused::root_form(g, metric, scores); },
+            dtype};
+  const auto score = dtype == ScalarType::Float ? score_tokens<float> : score_tokens<BFloat16>;
+  return {[metric = padded(metric, dtype), score](const Tensor& g, float* scores) {
+            score(g, metric, scores);
+          },
+          dtype};
 }
 
 ZOPRUNE_LIBRARY_IMPL(CPU, m) { m.impl("expected_sensitivity", boxed<&expected_sensitivity_cpu>); }

@@ -16,10 +16,14 @@ using torch::stable::narrow, torch::stable::to, torch::stable::transpose;
 
 constexpr int64_t kBlock = 512;  // rows of the metric computed at once
 
-// W W^T of W's rows from `first` on, for the first `rows` of them: [rows, H - first]. W is padded.
+// W W^T of W's rows from `first` on, for the first `rows` of them: fp32 [rows, H - first]. W is
+// padded where products are not fused.
 Tensor gram(Tensor weight, int64_t first, int64_t rows) {
   Tensor rest = narrow(weight, 0, first, weight.size(0) - first);
-  return product(narrow(rest, 0, 0, rows), rest);
+  const Tensor block = narrow(rest, 0, 0, rows);
+  if (!fused::available()) return product(block, rest);
+  const auto operand = fused::Operand::exact(block, weight.scalar_type());
+  return fused::product(operand, rest, std::nullopt, ScalarType::Float);
 }
 
 template <typename Out>
@@ -36,7 +40,7 @@ void fold(const Tensor& w1, const Tensor& w2, float scale, Out* metric) {
   }
 }
 
-// In fp32 throughout: it is done once per model.
+// Sums are fp32: it is done once per model.
 Tensor fold_metric_cpu(Tensor w1, Tensor w2, std::optional<Tensor> directions) {
   const Checker check("fold_metric");
   check.shape("w1", w1, {"H", "d"}, "a linear layer's weight");
@@ -47,10 +51,11 @@ Tensor fold_metric_cpu(Tensor w1, Tensor w2, std::optional<Tensor> directions) {
   if (directions) check_directions(check, *directions, w1, "w1");
 
   const auto rows = [](const Tensor& matrix) {
-    return torch::stable::contiguous(padded(matrix, ScalarType::Float));
+    return torch::stable::contiguous(fused::available() ? matrix
+                                                        : padded(matrix, ScalarType::Float));
   };
   // Rows w such that W1 C W1^T is their Gram matrix, times `terms`.
-  const Tensor inputs = directions ? rows(product(rows(w1), rows(*directions))) : rows(w1);
+  const Tensor inputs = rows(directions ? fp32_product(w1, *directions) : w1);
   const int64_t terms = directions ? directions->size(0) : w1.size(1);
   const float scale = 1.0f / static_cast<float>(terms);
   const Tensor outputs = rows(transpose(w2, 0, 1));  // [H, D]

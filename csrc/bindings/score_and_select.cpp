@@ -13,7 +13,7 @@
 namespace zoprune {
 namespace {
 
-using torch::stable::copy_, torch::stable::narrow, torch::stable::reshape;
+using torch::stable::narrow, torch::stable::reshape;
 
 // The arguments before `k`.
 struct Inputs {
@@ -122,13 +122,11 @@ Tensor project_kept(const Inputs& in, const Layers& projector, const std::vector
   int64_t begin = 0;
   for (const Segment& image : images) {
     if (image.keep == 0) continue;
-    const Tensor rows = narrow(x, 0, begin, image.keep);
-    const Tensor products = projector.first_layer(rows);
-    const Tensor hidden = activate_products(projector, products,
-                                            fp16 ? ScalarType::Float : projector.w2->scalar_type());
+    const auto hidden =
+        projector.activate(narrow(x, 0, begin, image.keep),
+                           fp16 ? ScalarType::Float : projector.second_dtype(), std::nullopt);
     Tensor image_tokens = narrow(tokens, 0, begin, image.keep);
-    copy_(image_tokens,
-          fp16 ? fp32_product(hidden, in.w2, in.b2) : product(hidden, *projector.w2, projector.b2));
+    projector.second_layer(*hidden.value, image_tokens);
     begin += image.keep;
   }
   return tokens;
@@ -155,7 +153,7 @@ Pruned prune(const Checker& check, const Inputs& inputs, const Options& in,
   };
   const Layers projector(inputs.w1, inputs.b1, inputs.w2, inputs.b2,
                          check_activation(check, in.activation));
-  warn_if_linear(projector.activation);
+  warn_if_linear(projector.activation());
   MethodOptions selection = in.selection;
   selection.select.seed = in.seed;
   const OwnMethod* const own = find_own(check, selection.select.method);

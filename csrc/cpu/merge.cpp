@@ -8,6 +8,7 @@
 
 #include "cpu/keys.h"
 #include "cpu/lanes.h"
+#include "cpu/product.h"
 
 namespace zoprune::ZOPRUNE_ISA {
 namespace {
@@ -18,23 +19,24 @@ struct Nearest {
   std::vector<float> cosine;
 };
 
-// Finds the nearest candidate of each token. Where the processor multiplies bf16 faster than the
-// keys' own type, rounded keys tell which candidates can be the nearest: those alone are compared
+// Finds the nearest candidate of each token. Where the processor multiplies bf16 fast, one product
+// of keys rounded to it tells which candidates can be the nearest: those alone are compared
 // exactly, and the result is the one of comparing all. docs/tokens.md has the bound.
 class NearestSearch {
  public:
   NearestSearch(const MergeImage& image, const std::vector<int64_t>& candidates)
       : keys_(image.key_layout, image.keys, image.num_tokens),
         dim_(image.key_layout.dim),
+        stride_((dim_ + kLine - 1) / kLine * kLine),
         type_(image.key_layout.type),
         candidates_(candidates),
         count_(static_cast<int64_t>(candidates.size())),
         exact_(count_),
         inv_norm_(count_) {
-    if (screens()) {
-      margin_ = 2 * (kRounding + static_cast<float>(dim_ / 8 + 32) * 0x1p-24f);
-      rounded_.reset(new BFloat16[count_ * dim_]);
-      screened_.resize(count_);
+    if (kFastBFloat16) {
+      const float rounding = type_ == KeyType::bfloat16 ? 0 : kRounding;
+      margin_ = 2 * (rounding + static_cast<float>(dim_ + 32) * 0x1p-24f);
+      rounded_.reset(new BFloat16[count_ * stride_]());
     }
   }
 
@@ -45,7 +47,8 @@ class NearestSearch {
     const int64_t blocks = (count + kBlock - 1) / kBlock;
     for_each_part(parallel_for, blocks, [&](int64_t begin, int64_t end) {
       const std::unique_ptr<char[]> space(new char[kBlock * keys_.row_bytes()]);
-      const std::unique_ptr<BFloat16[]> rounded(new BFloat16[screens() ? kBlock * dim_ : 0]);
+      const std::unique_ptr<BFloat16[]> rounded(
+          new BFloat16[kFastBFloat16 ? kBlock * stride_ : 0]());
       const std::unique_ptr<float[]> similar(new float[kBlock * count_]);
       for (int64_t first = begin * kBlock; first < std::min(end * kBlock, count); first += kBlock) {
         const int64_t rows = std::min(kBlock, count - first);
@@ -56,11 +59,10 @@ class NearestSearch {
   }
 
  private:
-  static constexpr int64_t kBlock = 2 * kRowBlock;  // tokens
+  static constexpr int64_t kBlock = kFastBFloat16 ? 192 : 2 * kRowBlock;  // tokens
+  static constexpr int64_t kLine = 64 / sizeof(BFloat16);                 // a product's rows
   // Of two bf16 factors, relative to the product of the keys' lengths.
-  static constexpr float kRounding = 0x1p-8f + 0x1p-18f;
-
-  bool screens() const { return kFastBFloat16 && type_ != KeyType::bfloat16; }
+  static constexpr float kRounding = 0x1p-7f + 0x1p-16f;
 
   void prepare(ParallelFor parallel_for) {
     // Few keys need a scaled copy: its space is allocated where the first one shows up.
@@ -72,40 +74,48 @@ class NearestSearch {
       copies_.push_back(std::move(space));
       space.reset(new char[keys_.row_bytes()]);
     }
-    if (!screens()) return;
+    if (!kFastBFloat16) return;
     for_each_part(parallel_for, count_, [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c) {
-        screened_[c] = &rounded_[c * dim_];
-        round_row(type_, exact_[c], dim_, &rounded_[c * dim_]);
-      }
+      for (int64_t c = begin; c < end; ++c)
+        round_row(type_, exact_[c], dim_, &rounded_[c * stride_]);
     });
   }
 
   // The nearest candidates of some tokens are nearest[first], ...
   void find(const int64_t* tokens, int64_t num_tokens, char* space, BFloat16* rounded,
             float* similar, int64_t first, Nearest& nearest) {
-    const void *exact[kBlock], *rows[kBlock];
+    const void* exact[kBlock];
     for (int64_t r = 0; r < num_tokens; ++r) {
-      rows[r] = exact[r] = keys_.row(tokens[r], space + r * keys_.row_bytes());
-      if (!screens()) continue;
-      rows[r] = rounded + r * dim_;
-      round_row(type_, exact[r], dim_, rounded + r * dim_);
+      exact[r] = keys_.row(tokens[r], space + r * keys_.row_bytes());
+      if (kFastBFloat16) round_row(type_, exact[r], dim_, rounded + r * stride_);
     }
-    const KeyType type = screens() ? KeyType::bfloat16 : type_;
-    const void* const* const cols = screens() ? screened_.data() : exact_.data();
-    for (int64_t c = 0; c < count_; c += kRowBlock)
-      dot_products(type, rows, num_tokens, cols + c, std::min(kRowBlock, count_ - c), dim_,
-                   similar + c, count_);
+    multiply(exact, rounded, num_tokens, similar);
     for (int64_t r = 0; r < num_tokens; ++r) {
       const float inv_norm = keys_.inv_norm(tokens[r]);
       float* const row = similar + r * count_;
-      float highest = -2;
-      for (int64_t c = 0; c < count_; ++c) {
-        row[c] = cosine(row[c], inv_norm * inv_norm_[c]);
-        highest = std::max(highest, row[c]);
-      }
-      choose(exact[r], inv_norm, row, highest - margin_, nearest.index[first + r],
-             nearest.cosine[first + r]);
+      float highest[kLanes];
+      std::fill_n(highest, kLanes, -2.0f);
+      for (int64_t c = 0; c < count_; ++c) row[c] = cosine(row[c], inv_norm * inv_norm_[c]);
+      for (int64_t c = 0; c < count_; c += kLanes)
+        for (int64_t i = 0; i < std::min<int64_t>(kLanes, count_ - c); ++i)
+          highest[i] = std::max(highest[i], row[c + i]);
+      choose(exact[r], inv_norm, row, *std::max_element(highest, highest + kLanes) - margin_,
+             nearest.index[first + r], nearest.cosine[first + r]);
+    }
+  }
+
+  // similar [num_tokens, count]: dot products with the candidates, of rounded keys if there are
+  // any.
+  void multiply(const void* const* exact, const BFloat16* rounded, int64_t num_tokens,
+                float* similar) const {
+    if constexpr (kFastBFloat16) {
+      const Weight candidates{KeyType::bfloat16, rounded_.get(), count_, dim_, stride_};
+      store_product(Rows<BFloat16>{rounded, num_tokens, stride_}, candidates, nullptr,
+                    {KeyType::float32, similar, count_, count_}, Sharing{}, 0, candidates.panels());
+    } else {
+      for (int64_t c = 0; c < count_; c += kRowBlock)
+        dot_products(type_, exact, num_tokens, &exact_[c], std::min(kRowBlock, count_ - c), dim_,
+                     similar + c, count_);
     }
   }
 
@@ -116,7 +126,7 @@ class NearestSearch {
     for (int64_t c = 0; c < count_; ++c) {
       if (similar[c] < enough) continue;
       float value = similar[c];
-      if (screens()) {
+      if (kFastBFloat16) {
         keys_.dots(&exact_[c], 1, &key, 1, &value, 1);
         value = cosine(value, inv_norm * inv_norm_[c]);
       }
@@ -127,7 +137,7 @@ class NearestSearch {
   }
 
   Keys keys_;
-  const int64_t dim_;
+  const int64_t dim_, stride_;  // of a key, of a rounded one
   const KeyType type_;
   const std::vector<int64_t>& candidates_;
   const int64_t count_;
@@ -135,8 +145,7 @@ class NearestSearch {
   std::vector<std::unique_ptr<char[]>> copies_;  // those of exact_ that are not in place
   std::vector<float> inv_norm_;                  // [count]
   float margin_ = 0;  // by which a screened cosine may be below the highest one's
-  std::unique_ptr<BFloat16[]> rounded_;  // [count, dim]
-  std::vector<const void*> screened_;    // [count], rows of rounded_
+  std::unique_ptr<BFloat16[]> rounded_;  // [count, stride]
 };
 
 Nearest nearest_of(const MergeImage& image, const std::vector<int64_t>& tokens,

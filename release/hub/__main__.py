@@ -35,6 +35,7 @@ TARGETS = {
     "avx512": "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512",
 }
 TARGETS["avx512bf16"] = TARGETS["avx512"] + ",avx512bf16"
+TARGETS["amx"] = TARGETS["avx512bf16"] + ",amx-tile,amx-bf16"
 CXX_FLAGS = ["-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
 REGISTRATION = """#pragma once
 #include <Python.h>

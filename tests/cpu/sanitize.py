@@ -1,5 +1,5 @@
 """python -m tests.cpu.sanitize [rounds]: the CPU kernels under AddressSanitizer with its leak check
-and UBSan, once per instruction set that this processor has."""
+and UBSan, once per instruction set that this processor has; AMX with arrays for its tiles."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ FLAGS = "-std=c++17 -O1 -g1 -fno-math-errno -ffp-contract=off -pthread"
 # Without float-cast-overflow and divide-by-zero, which IEEE arithmetic defines.
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all"
 AVX2 = "-mavx2 -mfma -mf16c"
-AVX512 = f"{AVX2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -Wno-maybe-uninitialized"
+AVX512 = (
+    f"{AVX2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -Wno-maybe-uninitialized -Wno-uninitialized"
+)
 ISA = {
     "scalar": "",
     "avx2": AVX2,
     "avx512": AVX512,
     "avx512bf16": f"{AVX512} -mavx512bf16",
+    "amx": f"{AVX512} -mavx512bf16 -DZOPRUNE_EMULATE_AMX",
 }
 
 
@@ -30,7 +33,8 @@ def build(folder: Path, isa: str) -> Path:
     common = ["g++", *FLAGS.split(), *SANITIZERS.split(), *ISA[isa].split()]
     common += [f"-DZOPRUNE_ISA={isa}", f"-I{ROOT / 'csrc/include'}", f"-I{ROOT / 'csrc'}"]
     sources = [p for p in sorted((ROOT / "csrc/cpu").glob("*.cpp")) if p.name != "isa.cpp"]
-    sources.append(Path(__file__).with_name("sanitized_main.cpp"))
+    for name in ("sanitized_main.cpp", "products_check.cpp"):
+        sources.append(Path(__file__).with_name(name))
 
     def compile_one(source: Path) -> str:
         target = folder / f"{source.stem}.o"
@@ -45,7 +49,9 @@ def build(folder: Path, isa: str) -> Path:
 
 def main(rounds: str = "2000") -> None:
     names = list(ISA)
-    for isa in names[: names.index(_native.cpu_isa()) + 1]:
+    best = _native.cpu_isa()
+    last = "amx" if best == "avx512bf16" else best  # whose tiles are arrays here
+    for isa in names[: names.index(last) + 1]:
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(
                 [build(Path(folder), isa), rounds, "1"],

@@ -22,6 +22,8 @@
 #include "cpu/select_dpp.h"
 #include "cpu/select_suppress.h"
 
+void check_products(uint64_t seed);  // products_check.cpp
+
 namespace {
 
 using namespace zoprune;
@@ -186,6 +188,7 @@ int main(int, char** arguments) {
     merge_once();
     budget_once();
     rest_once();
+    if (round % 20 == 0) check_products(generator());
   }
   std::printf("%d rounds\n", rounds);
 }

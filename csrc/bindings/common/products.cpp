@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "bindings/common/aten.h"
+#include "bindings/common/fused_products.h"
 #include "bindings/common/torch_calls.h"
 
 namespace zoprune {
@@ -40,7 +41,8 @@ Tensor padded(const Tensor& rows, ScalarType dtype) {
 }
 
 ScalarType product_dtype(ScalarType inputs, int64_t terms) {
-  const bool bf16 = inputs != ScalarType::Float && terms >= kTermsForBf16 && aten::has_fast_bf16();
+  const bool fast = fused::available() ? fused::has_fast_bf16() : aten::has_fast_bf16();
+  const bool bf16 = inputs != ScalarType::Float && terms >= kTermsForBf16 && fast;
   return bf16 ? ScalarType::BFloat16 : ScalarType::Float;
 }
 
@@ -58,6 +60,8 @@ Tensor product(const Tensor& x, const Tensor& w, const std::optional<Tensor>& bi
 }
 
 Tensor fp32_product(const Tensor& x, const Tensor& w, const std::optional<Tensor>& bias) {
+  if (fused::available())
+    return fused::product(fused::Operand::exact(x, w.scalar_type()), w, bias, ScalarType::Float);
   if (w.scalar_type() == ScalarType::Float) return product(x, padded(w, ScalarType::Float), bias);
   Tensor weight = w;
   const Tensor rows = padded(x, ScalarType::Float);

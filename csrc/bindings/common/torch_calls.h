@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <mutex>
@@ -37,6 +38,9 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& task) {
   if (failure) throw std::runtime_error(*failure);
   if (out_of_memory) throw std::bad_alloc();
 }
+
+// Rows of this width that are worth a thread, as parallel_for's grain.
+inline int64_t rows_per_task(int64_t width) { return std::max<int64_t>(1, 32768 / width); }
 
 // A new tensor on the CPU, or an error that says how much memory was missing for what.
 inline Tensor empty(const std::vector<int64_t>& shape, ScalarType dtype, const char* what) {
