@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,22 +14,55 @@ UV = (sys.executable, "-m", "uv")
 TORCH = ("2.11.0", "2.13.0", "2.14.1", "2.15.0")  # oldest, of `make test`, ..., newest
 
 
+class TooLong(Exception):
+    """A command was not done within its limit; it and what it had started are stopped."""
+
+
 def run(
-    command: list, *, cwd: Path = ROOT, output: bool = False, check: bool = True, **environment: str
+    command: list,
+    *,
+    cwd: Path = ROOT,
+    output: bool = False,
+    check: bool = True,
+    minutes: float | None = None,
+    **environment: str,
 ) -> str:
     """Run a command; returns what it printed where that is asked for, else shows it."""
-    done = subprocess.run(
+    with subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE if output else None,
         text=True,
-        check=False,
-    )
-    if check and done.returncode:
-        print(done.stdout or "", file=sys.stderr)
+        start_new_session=minutes is not None,
+    ) as process:
+        try:
+            printed, _ = process.communicate(timeout=minutes and 60 * minutes)
+        except BaseException as error:
+            if minutes is not None:
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise TooLong from None
+            raise
+    if check and process.returncode:
+        print(printed or "", file=sys.stderr)
         raise SystemExit(f"failed: {' '.join(map(str, command))}")
-    return done.stdout or ""
+    return printed or ""
+
+
+def indexes() -> dict[str, str]:
+    """Where pip finds packages on this machine, uv shall, too: in uv's words."""
+    names = {"find-links": "UV_FIND_LINKS", "extra-index-url": "UV_EXTRA_INDEX_URL"}
+    found = {}
+    for key in names:
+        for command in (["get", f"global.{key}"], ["get", f":env:.{key}"]):
+            pip = [sys.executable, "-m", "pip", "config", *command]
+            done = subprocess.run(pip, capture_output=True, text=True, check=False)
+            if done.returncode == 0:  # the environment's comes last and wins, as with pip
+                found[names[key]] = " ".join(done.stdout.split())
+    if found.get("UV_EXTRA_INDEX_URL"):
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip looks into all of them
+    return {name: value for name, value in found.items() if name not in os.environ}
 
 
 class Environment:
@@ -54,12 +88,16 @@ class Environment:
             raise FileNotFoundError(f"Python {self.version} is not installed here")
         run([*UV, "venv", "-q", "--clear", "--python", interpreter, self.folder])
 
-    def install(self, *requirements: object) -> None:
-        # Where pip finds wheels on this machine, uv shall, too.
-        links = {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")}
-        run([*UV, "pip", "install", "-q", "--python", self.python, *requirements], **links)
+    def exists(self) -> bool:
+        return self.python.exists()
 
-    def pytest(self, folder: Path, *arguments: object, check: bool = True) -> None:
+    def install(self, *requirements: object, minutes: float | None = None) -> None:
+        options = ["-q", "--reinstall-package", "zoprune_kernels", "--python", self.python]
+        run([*UV, "pip", "install", *options, *requirements], minutes=minutes, **indexes())
+
+    def pytest(
+        self, folder: Path, *arguments: object, check: bool = True, minutes: float | None = None
+    ) -> None:
         """Run tests from a folder that does not have the package; two processes."""
         # The environment's own tools first, and no package of the outer one.
         variables = {
@@ -69,7 +107,7 @@ class Environment:
         }
         options = "-m pytest -q -rfE -n 2 -p no:cacheprovider".split()
         command = [self.python, *options, *arguments]
-        run(command, cwd=folder, check=check, **variables)
+        run(command, cwd=folder, check=check, minutes=minutes, **variables)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,16 +2,18 @@
 
     python -m release.matrix                       # all; writes docs/compatibility.md
     python -m release.matrix --only oldest newest --quick          # in minutes; --write writes, too
+    python -m release.matrix --resume              # goes on where an earlier run was stopped
 
-Every environment is fresh and has no part of the source tree; it is removed when its tests are
-done. An environment that cannot be had on this machine is listed as such. --quick runs a part of
-the tests, which the page says.
+Every environment is its own, has no part of the source tree, and is removed when its tests are
+done. Its line is written as soon as it is known. An environment that cannot be had on this machine,
+or not within a limit, is listed as such. --quick runs a part of the tests, which the page says.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import os
 import sys
 import time
@@ -20,13 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import wheels
-from .environments import ROOT, Environment, copy_tests, run
+from .environments import ROOT, Environment, TooLong, copy_tests, run
 
 BUILD = ROOT / "build" / "matrix"
 PAGE = ROOT / "docs" / "compatibility.md"
-TESTS = ("tests/test_build.py", "tests/ops", "tests/adapters", "tests/hf", "tests/test_demo.py")
+TESTS = (
+    "tests/test_build.py",
+    "tests/test_security.py",
+    "tests/ops",
+    "tests/adapters",
+    "tests/hf",
+    "tests/test_demo.py",
+)
 QUICK = ("tests/test_build.py", "tests/ops/test_registration.py", "tests/ops/test_select_cpu.py")
-TOOLS = ("pytest>=8", "pytest-xdist>=3", "pillow", "scikit-image", "safetensors", "packaging")
+TOOLS = "pytest>=8 pytest-xdist>=3 hypothesis>=6 pillow scikit-image safetensors packaging".split()
 # The interpreter of Triton 3.6 does not work with NumPy 2.4 and later: its tests skip there.
 ROWS = {
     #            Python  torch     Triton   NumPy    transformers
@@ -61,70 +70,123 @@ class Result:
         return f"{self.passed} passed{failed}, {self.skipped} skipped{part}"
 
 
-def run_row(name: str, wheel: Path, tests: tuple[str, ...]) -> Result:
+@dataclass
+class Limits:
+    """In minutes, of one environment."""
+
+    install: float
+    tests: float
+
+
+def run_row(name: str, wheel: Path, tests: tuple[str, ...], limits: Limits, keep: bool) -> Result:
     python, torch, triton, numpy, transformers = ROWS[name]
     environment = Environment(name, python=python, folder=BUILD)
     start = time.monotonic()
+    packages = (f"torch=={torch}", f"triton=={triton}", f"numpy=={numpy}")
+    packages += (f"transformers=={transformers}", *TOOLS)
     try:
-        environment.create()
+        if not environment.exists():
+            environment.create()
+        environment.install(*packages, wheel, minutes=limits.install)
     except FileNotFoundError as error:
         return Result(name, reason=f"not tried: {error}")
-    packages = (f"torch=={torch}", f"triton=={triton}", f"numpy=={numpy}")
-    environment.install(wheel, *packages, f"transformers=={transformers}", *TOOLS)
+    except TooLong:
+        return Result(name, reason=f"not tried: not installed within {limits.install:g} minutes")
+    except SystemExit:
+        return Result(name, reason="not tried: these versions do not install here")
     report = BUILD / f"{name}.xml"
     report.unlink(missing_ok=True)
     folder = copy_tests(BUILD / f"tests-{name}")
-    environment.pytest(folder, f"--junitxml={report}", *tests, check=False)
-    environment.remove()
+    try:
+        arguments = (f"--junitxml={report}", *tests)
+        environment.pytest(folder, *arguments, check=False, minutes=limits.tests)
+    except TooLong:
+        text = f"**tests not done within {limits.tests:g} minutes**"
+        return Result(name, failed=1, reason=text)
+    if not keep:
+        environment.remove()
     if not report.exists():
         return Result(name, failed=1, reason="**pytest did not finish**")
     suite = ElementTree.parse(report).getroot()[0]
-    tests_run, skipped = int(suite.get("tests")), int(suite.get("skipped"))
-    failed = int(suite.get("failures")) + int(suite.get("errors"))
+    tests_run, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+    failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
     return Result(name, tests_run - failed - skipped, failed, skipped, time.monotonic() - start)
+
+
+@functools.cache
+def commit() -> str:
+    return run(["git", "log", "-1", "--format=%h"], cwd=ROOT, output=True).strip()
 
 
 def line(result: Result) -> str:
     """Of the table: versions, counts, day and commit."""
-    commit = run(["git", "log", "-1", "--format=%h"], cwd=ROOT, output=True).strip()
-    cells = (result.name, *ROWS[result.name], result.text, str(datetime.date.today()), commit)
+    cells = (result.name, *ROWS[result.name], result.text, str(datetime.date.today()), commit())
     return f"| {' | '.join(cells)} |"
 
 
-def write_page(lines: dict[str, str]) -> None:
-    """Put the lines into docs/compatibility.md; those of other environments stay."""
+def table() -> tuple[str, dict[str, str], str]:
+    """The page before the table, the table's lines by name, and the page behind it."""
     text = PAGE.read_text()
     begin, end = "<!-- matrix:begin -->\n", "<!-- matrix:end -->"
     start, stop = text.index(begin) + len(begin), text.index(end)
-    before = {old.split(" | ")[0][2:]: old for old in text[start:stop].splitlines()}
-    lines = {name: lines.get(name) or before.get(name) for name in ROWS}
+    lines = {old.split(" | ")[0][2:]: old for old in text[start:stop].splitlines()}
+    return text[:start], {name: lines[name] for name in ROWS if name in lines}, text[stop:]
+
+
+def write_page(new: dict[str, str]) -> None:
+    """Put the lines into docs/compatibility.md; those of other environments stay."""
+    before, old, behind = table()
+    lines = {name: new.get(name) or old.get(name) for name in ROWS}
     header = f"| | {' | '.join(HEADER)} | tests | day | commit |\n{'|---' * (len(HEADER) + 4)}|\n"
-    table = header + "\n".join(filter(None, lines.values()))
-    PAGE.write_text(f"{text[:start]}{table}\n{text[stop:]}")
+    PAGE.write_text(f"{before}{header}" + "\n".join(filter(None, lines.values())) + f"\n{behind}")
+
+
+def known(quick: bool) -> set[str]:
+    """The environments whose line is of this commit, passed, and of no fewer tests."""
+    lines = {name: old for name, old in table()[1].items() if old.endswith(f"| {commit()} |")}
+    passed = {name: old for name, old in lines.items() if " passed" in old and "failed" not in old}
+    return {name for name, old in passed.items() if quick or "--quick" not in old}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="release.matrix", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="release.matrix", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="a part of the tests: minutes")
     parser.add_argument("--write", action="store_true", help="the page, also with --quick")
+    parser.add_argument("--resume", action="store_true", help="without what this commit passed")
+    parser.add_argument("--keep", action="store_true", help="the environments, for the next time")
     parser.add_argument("--wheel", type=Path, help="instead of building one")
+    parser.add_argument("--install-limit", type=float, default=30, metavar="MINUTES")
+    parser.add_argument("--limit", type=float, default=120, metavar="MINUTES", help="of the tests")
     arguments = parser.parse_args()
-    wheel = arguments.wheel or wheels.build_wheel("cpu")
-    if not arguments.wheel:
+    limits = Limits(arguments.install_limit, arguments.limit)
+    wheel = arguments.wheel
+    if not wheel:
+        try:
+            wheels.build_environment(limits.install)
+        except (TooLong, FileNotFoundError) as error:
+            reason = str(error) or f"not installed within {limits.install:g} minutes"
+            print(f"matrix: NOT RUN, no environment to build in: {reason}")
+            return 0
+        wheel = wheels.build_wheel("cpu")
         wheels.check_wheel(wheel, cuda=False)
     os.environ["PYTEST_ADDOPTS"] = "-W ignore::FutureWarning"
-    lines, failed = {}, False
-    for name in arguments.only:
+    tests, done = QUICK if arguments.quick else TESTS, set()
+    if arguments.resume:
+        done = known(arguments.quick)
+    failed = False
+    for name in (name for name in arguments.only if name not in done):
         versions = ", ".join(map(" ".join, zip(HEADER, ROWS[name], strict=True)))
         print(f"{name}: {versions}", flush=True)
-        result = run_row(name, wheel, QUICK if arguments.quick else TESTS)
+        result = run_row(name, wheel, tests, limits, arguments.keep)
         print(f"{name}: {result.text}, {result.seconds:.0f} s", flush=True)
         result.quick = arguments.quick and not result.reason
-        lines[name] = line(result)
         failed |= result.failed > 0
-        if arguments.write or not arguments.quick:
-            write_page(lines)
+        tried = not result.reason.startswith("not tried") or name not in table()[1]
+        if tried and (arguments.write or not arguments.quick):
+            write_page({name: line(result)})
     return int(failed)
 
 

@@ -30,13 +30,17 @@ COMPILER = {"__gmon_start__", "_ITM_deregisterTMCloneTable", "_ITM_registerTMClo
 ALLOWED = re.compile(r"(aoti_|torch_)\w+$")
 
 
-def build_environment() -> Environment:
+def build_environment(minutes: float | None = None) -> Environment:
     """A Python with torch's headers and build tools; CUDA's own packages are not needed."""
     environment = Environment("build", python="3.11", folder=BUILD)
-    if not environment.python.exists():
-        environment.create()
-        environment.install("setuptools>=64", "wheel", "cmake", "ninja", "build")
-        environment.install("--no-deps", f"torch=={TORCH[0]}")
+    if not environment.exists():
+        try:
+            environment.create()
+            environment.install("setuptools>=64", "wheel", "cmake", "ninja", "build")
+            environment.install("--no-deps", f"torch=={TORCH[0]}", minutes=minutes)
+        except BaseException:
+            environment.remove()  # half of it would pass for all of it
+            raise
     return environment
 
 

@@ -11,7 +11,17 @@ def test_threads_get_the_same_bits(one_thread):
 
 
 def test_selections_have_a_certificate():
-    assert soak.certified(3500) == (3500, 0)
+    assert soak.certified(3500) == (3500, [])
+
+
+def test_selections_go_on_where_they_were_stopped(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(soak, "batch_passes", lambda number: made.append(number) or number != 3)
+    state = tmp_path / "new" / "soak.json"
+    assert soak.certified(1500, 0, state) == (1500, [])
+    assert soak.certified(3000, 1500, state) == (3000, [3])
+    assert made == [0, 1, 2, 3, 4, 5]
+    assert state.read_text() == '{"selections": 1500}'
 
 
 class Selected(torch.utils.data.Dataset):
