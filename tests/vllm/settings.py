@@ -271,6 +271,52 @@ def text_only(folder: Path) -> Results:
     return results
 
 
+def graphs(folder: Path) -> Results:
+    """What vLLM's manager of encoder graphs calls gives what the encoder gives."""
+    import torch
+
+    results: Results = {}
+    for name in ("qwen2_vl", "qwen3_vl", "gemma3", "internvl_chat"):
+        if name == "internvl_chat":
+            checkpoint = convert(made(folder, "internvl"), folder / name)
+            case = table.Case("<image>", ((56, 56),) * 3)
+        else:
+            checkpoint, case = made(folder, name), table.CASES[name]
+        llm = engine.start(checkpoint, 5, trust_remote_code=True)
+        model, seen = engine.model_of(llm), []
+        embed = model.embed_multimodal
+
+        def record(embed: Any = embed, seen: list[Any] = seen, **kwargs: Any) -> Any:
+            seen.append((kwargs, embed(**kwargs)))
+            return seen[-1][1]
+
+        vars(model)["embed_multimodal"] = record
+        table.ask(llm, [(text, images, 3) for text, images in table.prompts(case)])
+        width, right, total = model.get_encoder_cudagraph_config().out_hidden_size, 0, 0
+        for kwargs, images in seen:
+            sizes = [spec.output_tokens for spec in model.get_encoder_cudagraph_item_specs(kwargs)]
+            order = list(reversed(range(len(images))))
+            with torch.inference_mode():
+                part = model.select_encoder_cudagraph_items(kwargs, order)
+                buffers = model.prepare_encoder_cudagraph_replay_buffers(part, 8, 8)
+                for output in (
+                    model.encoder_eager_forward(part),
+                    model.encoder_cudagraph_forward(dict(buffers.values)),
+                ):
+                    dest: dict[int, torch.Tensor] = {}
+                    model.postprocess_encoder_output(
+                        {"default": output}, order, sizes, dest, True, part
+                    )
+                    total += len(images) + 1
+                    right += output.shape[1] == width
+                    right += sum(
+                        torch.allclose(dest[i], x, atol=1e-5) for i, x in enumerate(images)
+                    )
+        results[f"{name} in encoder graphs"] = [right, total]
+        engine.stop(llm)
+    return results
+
+
 SETTINGS: dict[str, Callable[[Path], Results]] = dict(
     lora=lora,
     ngram=ngram,
@@ -279,6 +325,7 @@ SETTINGS: dict[str, Callable[[Path], Results]] = dict(
     internvl_chat=internvl_chat,
     caches=caches,
     text_only=text_only,
+    graphs=graphs,
 )
 
 
