@@ -1,0 +1,139 @@
+"""Situations from the field: going on from a cache (rows 3, 17, 25, 29)."""
+
+import warnings
+
+import pytest
+import torch
+
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed: pip install 'zoprune_kernels[hf]'"
+)
+
+import zoprune  # noqa: E402
+from transformers import DynamicCache, StaticCache  # noqa: E402
+
+from tests.hf.field import BY_NAME, CACHE, GREEDY, V4, cache_of, next_turn  # noqa: E402
+from tests.hf.models import make, prompt  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def qwen(request):
+    case = BY_NAME[request.param]
+    return case, make(case)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("own", [False, True])
+def test_a_next_turn_from_a_cache_of_any_name(model, inputs, own):
+    zoprune.prune(model, 6)
+    given = {CACHE: DynamicCache()} if own else {}
+    first = model.generate(**inputs, **GREEDY, **given, return_dict_in_generate=True)
+    cache = given[CACHE] if own else cache_of(first)
+    turn = next_turn(first.sequences)
+    expected = model.generate(**(inputs | turn), **GREEDY)
+    assert torch.equal(model.generate(**turn, **GREEDY, **{CACHE: cache}), expected)
+
+
+@torch.no_grad()
+def test_a_pruned_generate_warns_of_nothing(model, inputs):
+    zoprune.prune(model, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        output = model.generate(**inputs, **GREEDY, return_dict_in_generate=True)
+        model.generate(**next_turn(output.sequences), **GREEDY, **{CACHE: cache_of(output)})
+        model(**inputs)
+        model.model(**inputs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("given", [True, False])
+def test_forward_fills_a_cache_and_generate_goes_on(model, inputs, given):
+    zoprune.prune(model, 6)
+    own = {CACHE: DynamicCache()} if given else {}
+    output = model(**inputs, use_cache=True, **own)
+    turn = next_turn(inputs["input_ids"])
+    expected = model.generate(**(inputs | turn), **GREEDY)
+    cache = own[CACHE] if given else cache_of(output)
+    assert torch.equal(model.generate(**turn, **GREEDY, **{CACHE: cache}), expected)
+
+
+@torch.no_grad()
+def test_the_inner_model_fills_a_cache(model, inputs):
+    zoprune.prune(model, 6)
+    output = model.model(**inputs, use_cache=True)
+    turn = next_turn(inputs["input_ids"])
+    expected = model.generate(**(inputs | turn), **GREEDY)
+    assert torch.equal(model.generate(**turn, **GREEDY, **{CACHE: cache_of(output)}), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("positions", ["compact", "original"])
+@pytest.mark.parametrize("mask", ["none", "short", "full"])
+def test_a_loop_over_forward(model, inputs, mask, positions):
+    """With the mask of the shortened prompt, of the full one, or none."""
+    zoprune.prune(model, 6, positions=positions)
+    expected = model.generate(**inputs, **GREEDY)[0, 21:]
+    output, tokens, length = model(**inputs, use_cache=True), [], 11 if mask == "short" else 21
+    for step in range(5):
+        token = output.logits[:, -1:].argmax(-1)
+        tokens.append(int(token))
+        given = (
+            {} if mask == "none" else {"attention_mask": torch.ones(1, length + step + 1).long()}
+        )
+        output = model(input_ids=token, **{CACHE: cache_of(output)}, use_cache=True, **given)
+    assert tokens == expected.tolist()
+
+
+@torch.no_grad()
+def test_a_cache_that_was_emptied_has_no_note(model, inputs):
+    zoprune.prune(model, 6)
+    text = {"input_ids": torch.tensor([[3, 4, 5] * 6]), "attention_mask": torch.ones(1, 18).long()}
+    expected = model.generate(**text, **GREEDY)
+    cache = StaticCache(config=model.config.get_text_config(), max_cache_len=40)
+    model(**inputs, use_cache=True, **{CACHE: cache})
+    cache.reset()
+    assert torch.equal(model.generate(**text, **GREEDY, **{CACHE: cache}), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("keep", [1.0, 3])
+def test_a_loop_over_forward_with_multimodal_positions(qwen, keep):
+    """The model keeps the distance of positions to columns for the tokens that follow."""
+    case, model = qwen
+    inputs = prompt(case, model, (2,))
+    zoprune.prune(model, keep)
+    options = GREEDY | dict(suppress_tokens=[case.placeholder])
+    expected = model.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] :]
+    model.model.rope_deltas = None
+    output, tokens = model(**inputs, use_cache=True), []
+    length = output.logits.shape[1]
+    for step in range(5):
+        logits = output.logits[:, -1:]
+        logits[..., case.placeholder] = -torch.inf
+        token = logits.argmax(-1)
+        tokens.append(int(token))
+        given = {"cache_position": torch.tensor([length + step])} if V4 else {}
+        output = model(input_ids=token, **{CACHE: cache_of(output)}, use_cache=True, **given)
+    zoprune.restore(model)
+    assert tokens == expected.tolist()
+
+
+@torch.no_grad()
+def test_a_next_turn_with_the_first_ones_token_types(qwen):
+    case, model = qwen
+    inputs = prompt(case, model)
+    if "mm_token_type_ids" not in inputs:
+        pytest.skip("transformers 4 needs none")
+    zoprune.prune(model, 3)
+    options = GREEDY | dict(return_dict_in_generate=True, suppress_tokens=[case.placeholder])
+    first = model.generate(**inputs, **options)
+    turn = next_turn(first.sequences)
+    types = inputs["mm_token_type_ids"]
+    more = turn["input_ids"].shape[1] - types.shape[1]
+    longer = inputs | turn | {"mm_token_type_ids": torch.nn.functional.pad(types, (0, more))}
+    expected = model.generate(**longer, **options).sequences
+    given = turn | {"mm_token_type_ids": types, CACHE: cache_of(first)}
+    assert torch.equal(model.generate(**given, **options).sequences, expected)
+    zoprune.restore(model)
