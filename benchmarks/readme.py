@@ -20,6 +20,7 @@ from .cpu.targets import PER_CALL
 from .e2e import table as e2e_table
 from .family import report as family
 from .machine import RESULTS, ROOT
+from .projector import PREFIX as PROJECTOR
 from .shapes import LLAVA, LLAVA_NEXT, QWEN
 from .targets import Row, find
 
@@ -186,7 +187,7 @@ def replace(document: str, section: str) -> str:
 
 def load(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The result files of a folder in alphabetical order, by the prefix of their names."""
-    prefixes = (family.PREFIX, e2e_table.PREFIX, vllm.PREFIX, "")
+    prefixes = (family.PREFIX, e2e_table.PREFIX, vllm.PREFIX, PROJECTOR, "")
     found: dict[str, list[dict[str, Any]]] = {prefix: [] for prefix in prefixes}
     for path in sorted(folder.glob("*.json")):
         prefix = next(prefix for prefix in found if path.name.startswith(prefix))

@@ -1,4 +1,4 @@
-"""Fixtures of the situations from the field; what a version of transformers cannot do is skipped."""
+"""Fixtures of situations from the field; what a version of transformers cannot do is skipped."""
 
 import copy
 
