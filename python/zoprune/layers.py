@@ -45,6 +45,11 @@ def leaves(module: nn.Module) -> Iterator[nn.Module]:
             yield from leaves(child)
 
 
+def parts_of(module: nn.Module) -> list[nn.Module]:
+    """All that decides how a projector is described: its modules, and the layers in use."""
+    return [*module.modules(), *leaves(module)]
+
+
 def resolved(module: Any) -> nn.Module:
     """The copy that is used now, where peft trains a copy of a module (``modules_to_save``)."""
     copies, original = (getattr(module, n, None) for n in ("modules_to_save", "original_module"))

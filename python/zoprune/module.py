@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zoprune_kernels.methods import ScoreOptions, SelectOptions
 
 from . import budgets, calls, layers
-from .projector import Estimator, check_linear, find_projector, prepare
+from .projector import Estimator, Projector, check_linear, find_projector, prepare
 from .selection import Rule, choose, warn_of_nonfinite
 
 if TYPE_CHECKING:
@@ -116,17 +116,28 @@ class PrunedProjector(calls.Remembered, nn.Module):
                 f"{self.rule.prompt_seeds}"
             )
         self.module = module
-        self.projector = find_projector(module)
+        self._described = (layers.parts_of(module), find_projector(module))
         if self.projector.is_linear:
             check_linear(self.rule.method)
         self._check_layers()
         prepare(self.projector, self.estimator, self.rule, metric)
 
+    @property
+    def projector(self) -> Projector:
+        """What the module's layers are now: some may have been replaced (adapters, quantisers)."""
+        modules = layers.parts_of(self.module)
+        known, projector = self._described
+        if list(map(id, modules)) != list(map(id, known)):
+            projector = find_projector(self.module)
+            self._described = (modules, projector)
+        return projector
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [..., k, D] of x [..., N, d], and their indices int64 [..., k]."""
-        if x.dim() < 2 or x.shape[-1] != self.projector.width or not x.is_floating_point():
+        projector = self.projector
+        if x.dim() < 2 or x.shape[-1] != projector.width or not x.is_floating_point():
             raise ValueError(
-                f"zoprune: x: expected floats [..., N, {self.projector.width}], got {x.dtype} "
+                f"zoprune: x: expected floats [..., N, {projector.width}], got {x.dtype} "
                 f"{list(x.shape)}"
             )
         if x.numel() == 0:
@@ -137,7 +148,7 @@ class PrunedProjector(calls.Remembered, nn.Module):
         batch, tokens, channels = outputs.shape
         keys = outputs.detach().reshape(batch * tokens, channels)
         if self.rule.uses_scores:
-            scores = self.projector.score(images, self.estimator)
+            scores = projector.score(images, self.estimator)
         else:
             scores = torch.ones(batch * tokens, device=x.device)
         units = torch.arange(batch).repeat_interleave(tokens)
@@ -152,16 +163,17 @@ class PrunedProjector(calls.Remembered, nn.Module):
 
     @torch.no_grad()
     def _check_layers(self) -> None:
-        with layers.undisturbed(*self.projector.parts, self.module):
-            dtype = self.projector.dtype or torch.get_default_dtype()
-            device = layers.execution_device(self.projector.linear_1)
-            x = layers.probes(self.projector.width, dtype, device)
-            expected, got = self.projector.project(x), self.module(x[None])
+        projector = self.projector
+        with layers.undisturbed(*projector.parts, self.module):
+            dtype = projector.dtype or torch.get_default_dtype()
+            device = layers.execution_device(projector.linear_1)
+            x = layers.probes(projector.width, dtype, device)
+            expected, got = projector.project(x), self.module(x[None])
         close = got.shape == (1, *expected.shape) and torch.allclose(
             got[0].float(), expected.float(), rtol=0.05, atol=0.05 * float(expected.abs().max())
         )
         if not close:
             raise ValueError(
                 f"zoprune: {type(self.module).__name__}: expected a module that computes "
-                f"{self.projector.describe()}, got one that does more than that"
+                f"{projector.describe()}, got one that does more than that"
             )

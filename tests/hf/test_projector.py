@@ -257,3 +257,32 @@ def test_a_norm_between_the_layers_has_no_random_directions():
     mlp = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.LayerNorm(4), nn.Linear(4, 4))
     with pytest.raises(ValueError, match="estimator: expected 'closed' with a norm between"):
         zoprune.PrunedProjector(mlp, 2, "directions")
+
+
+class Adapter(nn.Module):
+    """A low-rank adapter, as peft puts it in the place of a layer."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base_layer = base
+        self.down = nn.Linear(base.in_features, 2, bias=False)
+        self.up = nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, x):
+        return self.base_layer(x) + 5 * self.up(self.down(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["0", "2"])
+def test_a_pruned_projector_whose_layers_are_replaced(name):
+    mlp, x = nn.Sequential(nn.Linear(12, 20), nn.GELU(), nn.Linear(20, 16)), torch.randn(40, 12)
+    pruned = zoprune.PrunedProjector(mlp, 6)
+    pruned(x)
+    before = zoprune.report(pruned).scores[0]
+    setattr(mlp, name, Adapter(mlp[int(name)]))
+    tokens, kept = pruned(x)
+    scores = zoprune.report(pruned).scores[0]
+    fresh = zoprune.PrunedProjector(mlp, 6)
+    assert torch.equal(fresh(x)[1], kept) and torch.equal(tokens, mlp(x)[kept])
+    torch.testing.assert_close(zoprune.report(fresh).scores[0], scores)
+    assert not torch.allclose(scores, before, rtol=0.01)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .. import budgets, layers
+from .. import budgets
+from ..layers import parts_of as parts_of
 from ..projector import Estimator, Projector
 from ..selection import Rule
 from .families import Family
@@ -39,11 +40,6 @@ class Pruning:
             projector = self.family.describe(module)
             self.described = (modules, projector)
         return projector
-
-
-def parts_of(module: nn.Module) -> list[nn.Module]:
-    """All that decides how a projector is described: its modules, and the layers in use."""
-    return [*module.modules(), *layers.leaves(module)]
 
 
 def pruning_of(model: nn.Module) -> Pruning | None:
