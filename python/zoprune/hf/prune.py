@@ -82,9 +82,9 @@ def prune(
     core = inner.model
     keep = as_keep(keep)
     if per not in ("image", "call", family.groups):
-        choices = "'image'" + (f" or '{family.groups}'" if family.groups else "")
+        known = "'image'" + (f" or '{family.groups}'" if family.groups else "")
         raise ValueError(
-            f"zoprune: per: expected {choices}, got '{per}' ('call': over all images of a call)"
+            f"zoprune: per: expected {known}, got '{per}' ('call': over all images of a call)"
         )
     allowed: list[choices.Positions] = ["original"] if family.mrope else ["compact", "original"]
     positions = allowed[0] if positions is None else positions
