@@ -90,7 +90,7 @@ lint: $(STAMP)lint
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/clang-format --dry-run -Werror $(CPP)
 	@$(BIN)/mypy
-	@$(SITE)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_typing.py tests/test_site.py
 
 # The site in build/site; a link or an anchor that leads nowhere is an error. Needs no network.
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

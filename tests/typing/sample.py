@@ -15,7 +15,7 @@ from zoprune.module import Kept
 import zoprune_kernels
 
 
-class Model(nn.Module):
+class Model:
     pass
 
 
