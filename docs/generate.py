@@ -26,15 +26,17 @@ SINCE = dict.fromkeys(
         "Glm46VForConditionalGeneration",
         "GlmOcrForConditionalGeneration",
         "Kimi_K25ForConditionalGeneration",
-        "Lfm3VlForConditionalGeneration",
         "LightOnOcrForConditionalGeneration",
-        "MistralLarge4ForConditionalGeneration",
         "QianfanOCRForConditionalGeneration",
         "Qwen3_5ForConditionalGeneration",
         "Qwen3_5MoeForConditionalGeneration",
     ),
     "5",
-) | {"Gemma4ForConditionalGeneration": "5.18"}
+) | {
+    "Gemma4ForConditionalGeneration": "5.18",
+    "Lfm3VlForConditionalGeneration": "5.24",
+    "MistralLarge4ForConditionalGeneration": "5.24",
+}
 HEAD = """# Operators
 
 Written by `python docs/generate.py` from the docstrings in `zoprune_kernels/operators/`. Each

@@ -47,9 +47,9 @@ def as_keep(keep: Any) -> int | float:
     """A budget as a plain int (a count) or float (a ratio); numpy's and torch's scalars too."""
     if is_count(keep, 1):
         return operator.index(keep)
-    scalar = isinstance(keep, numbers.Real) or _is_float_tensor(keep)
-    if scalar and not isinstance(keep, numbers.Integral) and 0 < float(keep) <= 1:
-        return float(keep)
+    ratio = _ratio(keep)
+    if ratio is not None and 0 < ratio <= 1:
+        return ratio
     raise ValueError(
         "zoprune: keep: expected a count >= 1 or a ratio in (0, 1] as a float (1 is one token, "
         f"1.0 all of them), got {keep!r}"
@@ -71,5 +71,13 @@ def is_count(value: Any, least: int) -> bool:
         return False
 
 
-def _is_float_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()
+def _ratio(value: Any) -> float | None:
+    """A real number that is no integer type, or a floating-point array of no dimensions."""
+    if isinstance(value, Tensor):
+        value = value.detach()
+        whole = not value.is_floating_point() or value.is_meta
+    else:
+        kind = getattr(getattr(value, "dtype", None), "kind", "f")  # numpy's
+        real = isinstance(value, numbers.Real) or hasattr(value, "__array__")
+        whole = isinstance(value, numbers.Integral) or not real or kind != "f"
+    return None if whole or getattr(value, "ndim", 0) else float(value)

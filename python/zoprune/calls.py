@@ -55,9 +55,10 @@ def report(model: Any) -> Any:
     if known is not None:
         return known
     if not isinstance(model, Remembered):
+        from .hf import compat
         from .hf.families import unwrap
 
-        model = unwrap(model)[0].model
+        model = compat.core_of(unwrap(model)[0])
     calls = _calls.get()
     entry = None if calls is None else calls.get(model)
     if entry is None:

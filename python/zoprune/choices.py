@@ -9,6 +9,7 @@ Estimation = Literal["closed", "directions"]
 Distribution = Literal["sphere", "gaussian", "rademacher", "orthogonal"]
 Method = Literal["sads", "maxmin", "topk", "random", "mmr", "dpp", "suppress", "coverage"]
 Positions = Literal["compact", "original"]
+Video = Literal["evs", "vidcom2", "budget"]
 
 
 class ProjectorOptions(TypedDict, total=False):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import zoprune_kernels
 from zoprune_kernels.reference import ACTIVATION, derivative
 
-from . import layers, norms
+from . import norms
 from .estimator import Estimator
 from .metric import Fold
 
@@ -36,8 +36,8 @@ class Directions:
     """The mean over random directions, after the norm."""
 
     def fold(self, projector: Projector, dtype: torch.dtype) -> Fold:
-        w1, b1 = _first_layer(projector, dtype)
-        return Fold(w1, b1, w2=layers.weights(projector.linear_2, dtype)[0])
+        w1, b1 = projector.first_layer(dtype)
+        return Fold(w1, b1, w2=projector.second_layer(dtype))
 
     def score(self, projector: Projector, x: Tensor, fold: Fold, estimator: Estimator) -> Tensor:
         return zoprune_kernels.sensitivity(
@@ -55,8 +55,8 @@ class Closed:
     """The root mean square over all directions, after the norm."""
 
     def fold(self, projector: Projector, dtype: torch.dtype) -> Fold:
-        w1, b1 = _first_layer(projector, dtype)
-        w2 = layers.weights(projector.linear_2, dtype)[0]
+        w1, b1 = projector.first_layer(dtype)
+        w2 = projector.second_layer(dtype)
         return Fold(w1, b1, zoprune_kernels.fold_metric(w1, w2))
 
     def score(self, projector: Projector, x: Tensor, fold: Fold, estimator: Estimator) -> Tensor:
@@ -70,8 +70,8 @@ class ThroughNorm:
     """sqrt(E ||J u||^2) with J = W2 diag(g) sum_p W1_p Gamma N_p / sigma_p."""
 
     def fold(self, projector: Projector, dtype: torch.dtype) -> Fold:
-        w1, b1 = _first_layer(projector, dtype)
-        w2 = layers.weights(projector.linear_2, dtype)[0]
+        w1, b1 = projector.first_layer(dtype)
+        w2 = projector.second_layer(dtype)
         norm, patches = projector.norm, projector.patches
         gamma, beta = norms.affine(norm, dtype)
         if beta is not None:
@@ -92,11 +92,11 @@ class ThroughNorm:
         tau = (2 - xhat.square().mean(-1)) / channels  # [T, P]
         y = torch.bmm(xhat.to(fold.w1.dtype).transpose(0, 1), fold.w1.transpose(1, 2))  # [P, T, H]
         a = y.float().sum(0) + (0 if fold.b1 is None else fold.b1.float())  # [T, H]
-        g = derivative(projector.activation, a)
+        g = projector.derivative(a)
         total = torch.zeros_like(inverse_sigma[:, 0])  # [T]
         for p in range(patches):
-            full = _quadratic_form(g, fold.metric[p])
-            parallel = _quadratic_form(g * y[p].float(), fold.gram) / (patches * channels)
+            full = quadratic_form(g, fold.metric[p])
+            parallel = quadratic_form(g * y[p].float(), fold.gram) / (patches * channels)
             total += inverse_sigma[:, p].square() * (full - tau[:, p] * parallel)
         return total.clamp_min(0).sqrt()
 
@@ -105,9 +105,9 @@ class InnerNorm:
     """sqrt(E ||J u||^2) with J = W2 Gamma N diag(g) W1, N = (P - h h^T / H) / sigma."""
 
     def fold(self, projector: Projector, dtype: torch.dtype) -> Fold:
-        w1, b1 = _first_layer(projector, dtype)
+        w1, b1 = projector.first_layer(dtype)
         gamma = norms.affine(projector.inner_norm, dtype)[0]
-        w2 = layers.weights(projector.linear_2, dtype)[0].float() * gamma
+        w2 = projector.second_layer(dtype).float() * gamma
         if norms.is_layer_norm(projector.inner_norm):
             w2 = w2 - w2.mean(-1, keepdim=True)
         metric = zoprune_kernels.fold_metric(w1, w2.to(dtype))
@@ -123,7 +123,7 @@ class InnerNorm:
         v = F.linear(h.to(fold.gram.dtype), fold.gram).float()
         q = F.linear((g * h).to(fold.covariance.dtype), fold.covariance).float()
         hidden = h.shape[1]
-        total = _quadratic_form(g, fold.metric) - 2 / hidden * (v * g * q).sum(-1)
+        total = quadratic_form(g, fold.metric) - 2 / hidden * (v * g * q).sum(-1)
         total += (v * h).sum(-1) * (g * h * q).sum(-1) / hidden**2
         return inverse_sigma * total.clamp_min(0).sqrt()
 
@@ -136,19 +136,6 @@ FORMS: dict[str, Form] = {
 }
 
 
-def _first_layer(projector: Projector, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """W1 [H, d] with the merge layer folded in, and b1 [H]."""
-    w1, b1 = layers.weights(projector.linear_1, dtype)
-    if projector.merge is not None:
-        merge, bias = layers.weights(projector.merge, dtype)
-        if bias is not None:
-            b1 = F.linear(bias, w1, b1)
-        w1 = (w1.float() @ merge.float()).to(w1.dtype)
-    if projector.unfolded:  # [H, c P] -> [H, P c]
-        w1 = w1.unflatten(1, (-1, projector.patches)).transpose(1, 2).flatten(1).contiguous()
-    return w1, b1
-
-
-def _quadratic_form(g: Tensor, metric: Tensor) -> Tensor:
+def quadratic_form(g: Tensor, metric: Tensor) -> Tensor:
     """g^T M g for each row: g [T, H] float32, M [H, H] -> [T] float32."""
     return (F.linear(g.to(metric.dtype), metric) * g).sum(-1, dtype=torch.float32)

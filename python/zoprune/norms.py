@@ -49,11 +49,12 @@ def is_rms_norm(module: nn.Module) -> bool:
     return type(module).__name__.endswith("RMSNorm")
 
 
-def channels_of(norm: Any) -> int:
-    """How many channels a norm acts on."""
+def channels_of(norm: Any, width: int | None = None) -> int:
+    """How many channels a norm acts on; ``width`` where it does not tell."""
     if getattr(norm, "weight", None) is not None:
         return norm.weight.shape[0]
-    return norm.normalized_shape[-1]
+    shape = getattr(norm, "normalized_shape", None)
+    return norm.normalized_shape[-1] if width is None or shape else width
 
 
 def _epsilon(norm: Any) -> float:

@@ -15,12 +15,13 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from zoprune_kernels.reference import ACTIVATION
+from zoprune_kernels.reference import ACTIVATION, derivative
 
 from . import layers, norms
 from .estimator import Estimator as Estimator
@@ -46,6 +47,8 @@ class Projector:
     another, ``score`` returns ones.
     """
 
+    LINEARS: ClassVar[tuple[str, ...]] = ("linear_1", "linear_2", "merge")
+
     linear_1: Any  # a linear layer of any kind, see ``layers.is_linear``
     activation: str
     linear_2: Any  # a linear layer or None
@@ -67,12 +70,17 @@ class Projector:
     @property
     def patches(self) -> int:
         """P, how many separately normalised patches are concatenated into one token."""
-        return 1 if self.norm is None else self.width // norms.channels_of(self.norm)
+        return 1 if self.norm is None else self.width // norms.channels_of(self.norm, self.width)
+
+    @property
+    def linears(self) -> tuple[Any, ...]:
+        """The linear layers, None where there is none."""
+        return tuple(getattr(self, name) for name in self.LINEARS)
 
     @property
     def parts(self) -> tuple[Any, ...]:
         """The layers that have weights, None where there is none."""
-        return self.linear_1, self.linear_2, self.merge, self.norm, self.inner_norm
+        return *self.linears, self.norm, self.inner_norm
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -113,6 +121,26 @@ class Projector:
             return x
         return self.norm(x.reshape(x.shape[0], self.patches, -1)).flatten(1)
 
+    def first_layer(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """W1 [H, d] with the merge layer folded in, and b1 [H]."""
+        w1, b1 = layers.weights(self.linear_1, dtype)
+        if self.merge is not None:
+            merge, bias = layers.weights(self.merge, dtype)
+            if bias is not None:
+                b1 = F.linear(bias, w1, b1)
+            w1 = (w1.float() @ merge.float()).to(w1.dtype)
+        if self.unfolded:  # [H, c P] -> [H, P c]
+            w1 = w1.unflatten(1, (-1, self.patches)).transpose(1, 2).flatten(1).contiguous()
+        return w1, b1
+
+    def second_layer(self, dtype: torch.dtype) -> Tensor:
+        """W2 [D, H]."""
+        return layers.weights(self.linear_2, dtype)[0]
+
+    def derivative(self, a: Tensor) -> Tensor:
+        """What a change of the first layer's outputs a [T, H] is multiplied by, float32."""
+        return derivative(self.activation, a)
+
     def form(self, estimator: Estimator) -> str:
         """Which of ``FORMS`` scores."""
         if self.inner_norm is not None:
@@ -135,7 +163,7 @@ class Projector:
             if all(new is old for new, old in zip(parts, self.parts, strict=True)):
                 yield self
             else:
-                names = ("linear_1", "linear_2", "merge", "norm", "inner_norm")
+                names = (*self.LINEARS, "norm", "inner_norm")
                 yield replace(self, **dict(zip(names, parts, strict=True)))
 
     def fold(self, estimator: Estimator | None = None) -> Fold:
@@ -154,7 +182,7 @@ class Projector:
         try:
             probe = ready.project(layers.probes(self.width, dtype, device))
         except (RuntimeError, NotImplementedError, TypeError):
-            for layer in ready.parts[:3]:
+            for layer in ready.linears:
                 if layer is not None:
                     layers.weights(layer, dtype)  # its error names the layer
             raise
@@ -189,9 +217,9 @@ class Projector:
     def _fingerprint(self, dtype: torch.dtype) -> str:
         """SHA-256 of what the layers compute, which a saved metric must match."""
         digest = hashlib.sha256()
-        linear = [p for p in self.parts[:3] if p is not None]
+        linear = [p for p in self.linears if p is not None]
         tensors = [t for p in linear for t in layers.weights(p, dtype)]
-        for norm in self.parts[3:]:
+        for norm in (self.norm, self.inner_norm):
             tensors += norms.affine(norm, dtype) if norm is not None else ()
         for t in tensors:
             if t is not None:
@@ -209,7 +237,7 @@ class Projector:
         parts = []
         if self.norm is not None:
             per = f" x {self.patches} patches" if self.patches > 1 else ""
-            parts.append(f"{type(self.norm).__name__}({norms.channels_of(self.norm)}{per})")
+            parts.append(f"{type(self.norm).__name__}({self.width // self.patches}{per})")
         inner = self.inner_norm and f"{type(self.inner_norm).__name__}"
         chain = [self.merge, self.linear_1, self.activation, inner, self.linear_2]
         for layer in chain if not self.is_linear else chain[:2]:

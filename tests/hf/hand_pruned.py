@@ -11,6 +11,9 @@ V4 = Version(transformers.__version__) < Version("5")
 V5_18 = Version(transformers.__version__) >= Version("5.18.dev0")
 
 
+TEXT_ONLY = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+
+
 def attends_both_ways(case, model):
     """Where tokens attend to later ones. Flash attention has no mask to say so: transformers then
     lets Gemma 3, and in version 4 PaliGemma, attend to earlier tokens only, pruned or not.
@@ -23,8 +26,8 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
 
     ``kept`` has the kept indices within each image. Written with loops over single tokens.
     """
-    core = model.model
-    names = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_", "video_"))}
+    core = getattr(model, "model", model)
+    names = {k: v for k, v in inputs.items() if k not in TEXT_ONLY}
     if not V5_18 and case.name == "llava_onevision-video":
         chosen = {"vision_feature_layer": core.config.vision_feature_layer}
         chosen["vision_feature_select_strategy"] = "full"
@@ -38,6 +41,8 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
     else:
         output = getattr(core, f"get_{case.modality}_features")(**names)
         features = getattr(output, "pooler_output", output)
+        if case.name == "llama4":
+            features = core.multi_modal_projector(output.last_hidden_state)
         deepstack = getattr(output, "deepstack_features", None)
         if deepstack is not None and isinstance(deepstack[0], torch.Tensor):
             deepstack = [layer.split([len(f) for f in features]) for layer in deepstack]
@@ -51,7 +56,7 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
     image = -1
     rows = []
     for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
-        embeds, places, visual, deep = [], [], [], []
+        embeds, places, visual, deep, words = [], [], [], [], []
         left = 0  # tokens of the current image still to come
         for offset, column in enumerate(mask.nonzero()[:, 0].tolist()):
             is_visual = bool(ids[column] == case.placeholder)
@@ -69,6 +74,7 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
             row = len(rows)
             places.append(full_positions[:, row, column] if case.mrope else torch.tensor(offset))
             visual.append(is_visual)
+            words.append(0 if is_visual else int(ids[column]))
         place = torch.stack(places, -1)  # [3, L'] or [L']
         if not case.mrope and positions == "compact":
             place = torch.arange(len(embeds))
@@ -77,10 +83,20 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
         )
         if both_ways:
             rows[-1]["blocks"] = blocks(both_ways, torch.tensor(visual))
+        if case.name.startswith("gemma4"):
+            rows[-1]["per_layer_inputs"] = per_layer(model, torch.tensor(words), embeds, visual)
         if case.deepstack:
             rows[-1]["visual_pos_masks"] = torch.tensor(visual)[None]
             rows[-1]["deepstack_visual_embeds"] = list(torch.stack(deep, 1))
     return rows
+
+
+def per_layer(model, words, embeds, visual):
+    """Gemma 4's embeddings [1, L', layers, c] of each layer, those of padding for images."""
+    language_model = model.model.language_model
+    padding = language_model.embed_tokens.weight[0]
+    rows = [padding if seen else row for row, seen in zip(embeds, visual, strict=True)]
+    return language_model.get_per_layer_inputs(words[None], torch.stack(rows)[None])
 
 
 def blocks(both_ways, visual):
@@ -101,6 +117,8 @@ def attention_mask(model, block):
     window = getattr(model.config.get_text_config(), "sliding_window", None)
     if window is None:
         return full
+    if model.config.model_type == "gemma4":  # both ways in the other layers only
+        full = causal[None, None]
     near = distance < window
     sliding = (causal & near) | both if V4 else (causal | both) & near
     return {"full_attention": full, "sliding_attention": sliding[None, None]}
@@ -113,10 +131,13 @@ def logits_of(model, row):
     mask = torch.ones(row["inputs_embeds"].shape[:2], dtype=torch.long)
     if block is not None:
         mask = attention_mask(model, block)
-    decoder = getattr(model.model, "text_model", None) or model.model.language_model
+    decoder = model.get_decoder()
+    decoder = getattr(decoder, "model", decoder)
     with attention(model, "sdpa"):
         outputs = decoder(**row, attention_mask=mask, use_cache=False)
-    return model.lm_head(outputs.last_hidden_state)[0]
+    logits = model.get_output_embeddings()(outputs.last_hidden_state)[0]
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def continued(model, row, ids):
@@ -128,6 +149,9 @@ def continued(model, row, ids):
     longer = row | {"inputs_embeds": embeds, "position_ids": positions}
     if "blocks" in row:
         longer["blocks"] = torch.nn.functional.pad(row["blocks"], (0, len(ids)), value=-1)
+    if "per_layer_inputs" in row:
+        more = per_layer(model, ids, model.get_input_embeddings()(ids), [False] * len(ids))
+        longer["per_layer_inputs"] = torch.cat([row["per_layer_inputs"], more], 1)
     if "visual_pos_masks" in row:
         mask = row["visual_pos_masks"]
         longer["visual_pos_masks"] = torch.nn.functional.pad(mask, (0, len(ids)))

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+import pytest
 import torch
+import transformers
 from packaging.version import Version
 from torch import Tensor
 
 from tests.hf import linear_models as linear
 from tests.hf import mlp_models as mlp
-from tests.hf.mlp_models import IMAGE, PAD, VIDEO, VISION_END, VISION_START
+from tests.hf import newer_models as newer
+from tests.hf.case import VIDEOS, Case
+from tests.hf.mlp_models import IMAGE, PAD, VISION_END, VISION_START
 
-
-@dataclass
-class Case:
-    """A family: how to build a model, and the pixels of some images with their token counts."""
-
-    name: str
-    build: Callable[[], torch.nn.Module]
-    images: Callable[[torch.nn.Module, int], tuple[dict[str, Tensor], list[int]]]
-    placeholder: int = IMAGE
-    modality: str = "image"
-    linear: bool = False
-    groups: str | None = None
-    frames: tuple[int, ...] = ()  # of each video
-    mrope: bool = False  # multimodal rotary positions
-    deepstack: bool = False  # features for the first language layers
-    bidirectional: str | None = None  # attention in both directions over the "prompt" or "images"
-    views: tuple[int, ...] = ()  # of each image, each announced by a token of its own in the prompt
-    timestamps: bool = False  # each frame of a video is announced by a token
-
-
-VIDEOS = dict(placeholder=VIDEO, modality="video", groups="frame")
+NEWEST = Version(transformers.__version__) >= Version("5.24.dev0")  # has every class
 VIEWS = dict(linear=True, groups="crop", views=linear.VIEWS)
 CASES = [
     Case("llava", mlp.llava, mlp.llava_images),
@@ -70,19 +53,31 @@ CASES = [
     Case("gemma3", linear.gemma3, mlp.internvl_images, linear=True, bidirectional="images"),
     Case("idefics3", linear.idefics3, linear.view_images, **VIEWS),
     Case("smolvlm", linear.smolvlm, linear.view_images, **VIEWS),
+    *newer.CASES,
 ]
+OLDER = [case for case in CASES if case not in newer.CASES]
 
 
 def make(case: Case) -> torch.nn.Module:
     """The family's model with weights large enough for tokens to differ in sensitivity."""
     torch.manual_seed(0)
-    model = case.build().eval()
+    model = build(case).eval()
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() >= 2:
                 p.mul_(4)
     model.generation_config.eos_token_id = None
     return model
+
+
+def build(case: Case) -> torch.nn.Module:
+    """The family's model; skips what a version of transformers does not have."""
+    try:
+        return case.build()
+    except (AttributeError, ImportError) as error:
+        if NEWEST:
+            raise
+        pytest.skip(f"{error}: transformers {transformers.__version__} is too old")
 
 
 def prompt(
@@ -105,11 +100,10 @@ def prompt(
         input_ids[row, where] = torch.tensor(ids)
         mask[row, where] = 1
     inputs |= {"input_ids": input_ids, "attention_mask": mask}
-    import transformers
-
-    if case.mrope and Version(transformers.__version__) >= Version("5"):
-        inputs["mm_token_type_ids"] = (input_ids == IMAGE) + 2 * (input_ids == VIDEO)
-    if case.bidirectional:
+    if (case.mrope or case.typed) and Version(transformers.__version__) >= Version("5"):
+        kind = 2 if case.modality == "video" else 1
+        inputs["mm_token_type_ids"] = (input_ids == case.placeholder) * kind
+    if case.bidirectional and not case.typed:
         images = case.bidirectional == "images"
         inputs["token_type_ids"] = (input_ids == IMAGE).long() * images
     if case.views:

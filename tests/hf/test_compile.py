@@ -11,13 +11,13 @@ transformers = pytest.importorskip(
 
 import zoprune  # noqa: E402
 
-from tests.hf.models import CASES, make, prompt  # noqa: E402
+from tests.hf.models import OLDER, make, prompt  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WINDOWS = ("mistral3", "gemma3")  # a sliding window's cache counts in Python: one graph more
 # A video's decoding step is an image's, and SmolVLM's is that of Idefics 3. transformers 5 prepares
 # the steps of all models by itself: one for each kind of positions will do.
-STEPS = [c for c in CASES if c.modality == "image" and c.name not in ("pixtral", "smolvlm")]
+STEPS = [c for c in OLDER if c.modality == "image" and c.name not in ("pixtral", "smolvlm")]
 if Version(transformers.__version__) >= Version("5"):
     STEPS = [c for c in STEPS if c.name in ("llava", "qwen2_5_vl")]
 

@@ -12,10 +12,10 @@ pytest.importorskip(
 )
 
 from tests.hf.checkpoint import save_llava
-from tests.hf.models import CASES
+from tests.hf.models import OLDER
 
 FOLDER = Path(__file__).parents[2] / "python" / "examples"
-NAMES = sorted({case.name.removesuffix("-video") for case in CASES})
+NAMES = sorted({c.name.removesuffix("-video") for c in OLDER})
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -11,6 +11,7 @@ transformers = pytest.importorskip(
 )
 
 import zoprune  # noqa: E402
+from zoprune.hf.compat import core_of  # noqa: E402
 from zoprune.hf.settings import pruning_of  # noqa: E402
 
 from tests.hf import flash as hf_flash  # noqa: E402
@@ -37,6 +38,8 @@ def family(request):
 def case(family, request, monkeypatch):
     case, model = family
     flash = getattr(request, "param", "sdpa") == FLASH
+    if flash and not case.flash:
+        pytest.skip("tested with sdpa only")
     if flash:
         hf_flash.install(monkeypatch)
         hf_flash.use(model, FLASH)
@@ -127,9 +130,15 @@ def sees_what_comes_with_it(case, model):
     return case.bidirectional == "prompt" and V4 != uses_flash(model)
 
 
+def refuse_to_draft(model):
+    if getattr(model, "_is_stateful", False):
+        pytest.skip("transformers guesses no tokens for a model with a recurrent state")
+
+
 @torch.no_grad()
 @attentions
 def test_guessed_tokens_and_beams_change_nothing(case, model):
+    refuse_to_draft(model)
     inputs = prompt(case, model, (1,))
     inputs["input_ids"][0, -1] = inputs["input_ids"][0, 0]  # a guess for the first step already
     options = dict(max_new_tokens=6, do_sample=False, suppress_tokens=[IMAGE, VIDEO])
@@ -138,6 +147,8 @@ def test_guessed_tokens_and_beams_change_nothing(case, model):
     lookup = dict(prompt_lookup_num_tokens=2, eos_token_id=VOCAB)
     if not sees_what_comes_with_it(case, model):
         assert torch.equal(model.generate(**inputs, **options, **lookup), expected)
+    if case.name in ("glm4v-video", "llama4"):
+        return  # transformers does not repeat these features for beams, pruned or not
     beams = dict(num_beams=2, num_return_sequences=2, return_dict_in_generate=True)
     output = model.generate(**inputs, **options, **beams, output_scores=True)
     kept = zoprune.report(model).kept
@@ -153,6 +164,7 @@ def test_guessed_tokens_and_beams_change_nothing(case, model):
 def test_a_model_that_drafts_changes_nothing(case, model):
     if sees_what_comes_with_it(case, model):
         pytest.skip("drafts attend to each other")
+    refuse_to_draft(model)
     inputs, assistant = prompt(case, model), copy.deepcopy(model)
     greedy = dict(max_new_tokens=5, do_sample=False, suppress_tokens=[IMAGE, VIDEO])
     zoprune.prune(model, 5)
@@ -204,8 +216,8 @@ def test_scores_are_of_the_right_tokens(case, model):
     inputs = prompt(case, model, (2,))
     zoprune.prune(model, 5)
     settings = pruning_of(model)
-    tokens = settings.family.encode(model.model, inputs, case.modality)
-    outputs = settings.projector(model.model).project(tokens.x)  # [R, D]
+    tokens = settings.family.encode(core_of(model), inputs, case.modality)
+    outputs = settings.projector(core_of(model)).project(tokens.x)  # [R, D]
     if tokens.arrange is not None:
         outputs = tokens.arrange(outputs, torch.nan)
     newline = outputs.isnan().any(-1)

@@ -18,15 +18,17 @@ transformers = pytest.importorskip(
 import zoprune  # noqa: E402
 from PIL import Image  # noqa: E402
 from zoprune.cli import overlay  # noqa: E402
+from zoprune.hf.compat import core_of  # noqa: E402
 from zoprune.hf.reports import Report  # noqa: E402
 from zoprune.hf.settings import pruning_of  # noqa: E402
 
 from tests.hf.linear_models import VIEW  # noqa: E402
-from tests.hf.models import CASES, placeholders, prompt  # noqa: E402
+from tests.hf.models import CASES, build, placeholders, prompt  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PINPOINTS = [[28, 56], [56, 28], [56, 56]]
 SQUARE = {"height": 28, "width": 28}
+LARGE = {"height": 56, "width": 56}
 QWEN = ("Qwen2VL", dict(patch_size=7, merge_size=2, min_pixels=14 * 14, max_pixels=112 * 112))
 SPLIT = dict(size={"longest_edge": 112}, max_image_size={"longest_edge": 56})
 PROCESSORS = {
@@ -44,10 +46,24 @@ PROCESSORS = {
     "gemma3": ("Gemma3", dict(size={"height": 56, "width": 56})),
     "idefics3": ("Idefics3", SPLIT),
     "smolvlm": ("Idefics3", SPLIT),
+    "lighton_ocr": ("Pixtral", dict(size={"longest_edge": 56}, patch_size=14)),
+    "mistral_large4": ("Pixtral", dict(size={"longest_edge": 56}, patch_size=14)),
+    "vipllava": ("CLIP", dict(size={"shortest_edge": 28}, crop_size=28)),
+    "deepseek_vl": ("Siglip", dict(size=SQUARE)),
+    **{name: ("Siglip", dict(size=LARGE)) for name in ("aya_vision", "cohere2_vision", "llama4")},
+    "qianfan_ocr": ("GotOcr2", dict(size=LARGE)),
 }
 # photos are wide, to tell rows from columns, but for those that are squeezed or scaled down
-SIZES = {"llava": (56, 56), "llava_next": (112, 28), "llava_onevision": (112, 112)}
+PATCHED = ("kimi_k25", "lfm2_vl", "gemma4", "gemma4-video")
+SIZES = {
+    "llava": (56, 56),
+    "vipllava": (56, 56),
+    "deepseek_vl": (56, 56),
+    "llava_next": (112, 28),
+    "llava_onevision": (112, 112),
+}
 SIZES |= {name: (56, 56) for name in ("llava_onevision-video", "internvl", "paligemma", "gemma3")}
+SIZES |= {n: (56, 56) for n in ("aya_vision", "cohere2_vision", "llama4", "qianfan_ocr")}
 HALVES = [(0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0, 1, 1)]  # left, top, right, bottom of each view
 
 
@@ -56,11 +72,43 @@ def family(request):
     case = request.param
     name, options = PROCESSORS.get(case.name, QWEN)
     torch.manual_seed(0)
-    model = zoprune.prune(case.build().eval(), 1)
+    model = zoprune.prune(build(case).eval(), 1)
+    if case.name in PATCHED:
+        return case, model, Patches(case.name)
     try:
         return case, model, getattr(transformers, f"{name}ImageProcessor")(**options)
     except ImportError as error:  # torchvision, for some processors of some versions
         pytest.skip(str(error).strip().splitlines()[0])
+
+
+class Patches:
+    """Pictures cut into patches of 7 x 7 row by row, as several processors lay them out."""
+
+    def __init__(self, name):
+        self.name = name
+        self.resize = transformers.SiglipImageProcessor(do_resize=False)
+        self.do_normalize = True
+        self.image_mean, self.image_std = self.resize.image_mean, self.resize.image_std
+
+    def __call__(self, images, return_tensors):
+        (pixels,) = torch.as_tensor(np.array(self.resize(images=images)["pixel_values"]))
+        rows, columns = pixels.shape[1] // 7, pixels.shape[2] // 7
+        patches = pixels.unflatten(2, (columns, 7)).unflatten(1, (rows, 7))  # [3, r, 7, c, 7]
+        patches = patches.permute(1, 3, 0, 2, 4).flatten(0, 1)
+        if self.name == "kimi_k25":
+            grid = torch.tensor([[1, rows, columns]])
+            return {"pixel_values": patches, "image_grid_thw": grid}
+        patches = patches.permute(0, 2, 3, 1).flatten(1)[None]
+        if self.name == "lfm2_vl":
+            mask = torch.ones(1, rows * columns, dtype=torch.int)
+            shapes = torch.tensor([[rows, columns]])
+            return {
+                "pixel_values": patches,
+                "spatial_shapes": shapes,
+                "pixel_attention_mask": mask,
+            }
+        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).flip(1)
+        return {"pixel_values": patches, "image_position_ids": places[None]}
 
 
 def photo(width, height, square=True):
@@ -85,9 +133,17 @@ def model_inputs(case, processor, picture):
     grey = [photo(*picture.size, square=False)]
     before = processor(images=grey, return_tensors="pt")["pixel_values"]
     frames = torch.cat([before, inputs["pixel_values"]])
-    if case.mrope:
+    if "image_grid_thw" in inputs:
         grid = inputs["image_grid_thw"] * torch.tensor([2, 1, 1])
         return {"pixel_values_videos": frames, "video_grid_thw": grid}
+    if "image_position_ids" in inputs:
+        places = inputs["image_position_ids"].repeat(2, 1, 1)
+        count = torch.tensor([2])
+        return {
+            "pixel_values_videos": frames,
+            "video_position_ids": places,
+            "num_frames_per_video": count,
+        }
     return {"pixel_values_videos": frames[None]}
 
 
@@ -104,13 +160,13 @@ def planted(family):
             inputs["input_ids"] = plain["input_ids"] = torch.tensor([ids])
         encode = pruning_of(model).family.encode
         new, old = (
-            encode(model.model, given, case.modality).features[0] for given in (inputs, plain)
+            encode(core_of(model), given, case.modality).features[0] for given in (inputs, plain)
         )
         if not case.views:
             ids = placeholders(case, 0, len(new))
         inputs["input_ids"] = torch.tensor([[3, *ids, 4]])
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        if case.mrope:
+        if case.mrope or case.typed:
             kind = 2 if case.modality == "video" else 1
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == case.placeholder) * kind
         model(**inputs)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..hf import compat
 from ..hf.families import family_of
 from ..projector import Estimator
 from ..selection import Rule, choose
@@ -22,7 +23,8 @@ LONG = 0.5  # seconds
 def pruning(model: Any, tokens: int, keep: int) -> tuple[float, float]:
     """Seconds to score an image's tokens in closed form, and to select from them."""
     family = family_of(model)
-    projector = family.describe(_materialised(model.get_submodule(family.projector)))
+    modules = map(_materialised, family.modules(compat.core_of(model)))
+    projector = family.describe(*modules)
     x = torch.randn(tokens, projector.width, dtype=DTYPE, device=_device())
     width = model.get_submodule(family.language_model).config.hidden_size
     keys = torch.randn(tokens, width, dtype=DTYPE, device=_device())

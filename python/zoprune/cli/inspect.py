@@ -54,10 +54,11 @@ def run(args: argparse.Namespace) -> int:
 
 def facts(model: Any) -> dict[str, Any]:
     """The family, the projector's layers, and the cost of one visual token scored and dropped."""
+    from ..hf import compat
     from ..hf.families import family_of
 
     family = family_of(model)
-    projector = family.describe(model.get_submodule(family.projector))
+    projector = family.describe(*family.modules(compat.core_of(model)))
     layers = model.get_submodule(family.language_model).layers
     hidden = projector.linear_1.out_features
     return {

@@ -27,6 +27,11 @@ def is_pretrained(model: Any) -> bool:
     return isinstance(model, transformers.PreTrainedModel)
 
 
+def core_of(model: Any) -> Any:
+    """The inner model, without labels and logits; Llama 4 has none and is its own."""
+    return getattr(model, "model", model)
+
+
 def caches(values: Iterable[Any]) -> Iterator[Any]:
     """The caches among an output's values or a call's arguments, whatever they are called."""
     for value in values:
@@ -61,6 +66,15 @@ def gather_first(module: nn.Module) -> None:
     hooks: Any = module._forward_pre_hooks  # an OrderedDict
     for key in [key for key, hook in hooks.items() if is_of(hook, "torch.distributed.fsdp")]:
         hooks.move_to_end(key, last=False)
+
+
+def check_feeds_features(name: str) -> None:
+    """Raise where a model cannot be given features, but embeddings only."""
+    if not FEEDS_FEATURES:
+        raise NotImplementedError(
+            f"zoprune: model: expected transformers 5.18 or later for {name}, got "
+            f"{transformers.__version__}, whose language model looks tokens up itself"
+        )
 
 
 def unshard(*modules: nn.Module) -> None:

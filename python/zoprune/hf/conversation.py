@@ -159,13 +159,12 @@ def resume(
     if types is not None and types.shape[-1] < ids.shape[1]:  # those of the first turn
         more = ids.shape[1] - types.shape[-1]
         inputs = inputs | {"mm_token_type_ids": torch.nn.functional.pad(types, (0, more))}
-    given = turn.positions if multimodal else None
+    given, core = turn.positions if multimodal else None, compat.core_of(model)
     if given is None:
-        return shorten_text(model.model, pruning, inputs, short, 0, True), short
+        return shorten_text(core, pruning, inputs, short, 0, True), short
     text = {name: value for name, value in inputs.items() if name != "position_ids"}
-    shortened = shorten_text(
-        model.model, replace(pruning, positions="compact"), text, short, 0, True
-    )
+    compact = replace(pruning, positions="compact")
+    shortened = shorten_text(core, compact, text, short, 0, True)
     steps = torch.arange(1, short.columns.shape[1] - given.shape[-1] + 1, device=ids.device)
     shortened["position_ids"] = torch.cat([given, given[..., -1:] + steps], dim=-1)
     return shortened, short

@@ -54,8 +54,9 @@ def generate(model: Any, original: Callable, *args: Any, **kwargs: Any) -> Any:
             if prompt is not None:
                 arguments["input_ids"] = prompt
             if turn is None:
-                compat.unshard(model, model.model)
-                arguments, short, report = shorten(model.model, pruning, arguments, True)
+                core = compat.core_of(model)
+                compat.unshard(model, core)
+                arguments, short, report = shorten(core, pruning, arguments, True)
             else:
                 arguments, short = resume(model, cache, turn, arguments, has_images)
         _shift_lengths(model, arguments, short.keep.shape[1] - short.columns.shape[1])

@@ -43,7 +43,8 @@ class Fed(dict):
 def hook(model: nn.Module, core: Any, family: Family) -> None:
     """Register all hooks that are not there yet; what they find on the models decides."""
     family.hook(core)
-    for module, before in ((model, before_outer), (core, before_inner)):
+    inner = [] if core is model else [(core, before_inner)]
+    for module, before in [(model, before_outer), *inner]:
         if before not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
             module.register_forward_hook(after, with_kwargs=True, always_call=True)
@@ -64,7 +65,7 @@ def unhook(*modules: nn.Module) -> None:
 
 
 def before_outer(model: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
-    return _before(model, model.model, args, kwargs)
+    return _before(model, compat.core_of(model), args, kwargs)
 
 
 def before_inner(core: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:

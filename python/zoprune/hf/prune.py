@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 from zoprune_kernels.methods import ScoreOptions, SelectOptions
 
 from ..budgets import as_keep
+from ..estimator import refuse
 from ..projector import Estimator, check_linear, prepare
 from ..selection import Rule
-from .families import unwrap
+from ..video import RULES
+from . import compat
+from .families import Family, unwrap
 from .generation import methods
 from .hooks import Method, hook, unhook
 from .settings import Pruning, parts_of
@@ -38,6 +41,7 @@ def prune(
     max_similarity: float = SelectOptions.max_similarity,
     prompt_seeds: int = 0,
     positions: choices.Positions | None = None,
+    video: choices.Video | None = None,
     metric: str | Path | None = None,
     full_logits: bool = False,
     **options: Unpack[choices.MethodOptions],
@@ -52,7 +56,7 @@ def prune(
         keep: visual tokens to keep, a count or a ratio in (0, 1] given as a float: 1 is one token,
             1.0 all of them. numpy's and torch's scalars are taken as what they are.
         per: what ``keep`` counts over: "image" (an image or a video), "call" (all images of a
-            call), or "crop" or "frame" where the architecture has them.
+            call, and all its videos), or "crop" or "frame" where the architecture has them.
         estimator: "closed" (root mean square over all directions, no sampling) or "directions"
             (the paper's estimate, with num_directions, step, distribution and seed).
         through_norm: with a norm in the projector and the closed form, perturb before the norm.
@@ -62,6 +66,10 @@ def prune(
         prompt_seeds: first keep this many tokens of each image, those most similar to the prompt.
         positions: "compact" (as if the tokens had never been there) or "original" (gaps stay).
             Default: what the architecture needs, original for multimodal rotary positions.
+        video: how tokens of videos are picked. None: as those of images. "evs": the first frame,
+            and what differs most from the frame before. "vidcom2": frame by frame, more of frames
+            that are unlike the video, those unlike both. "budget": VidCom2's counts for the frames,
+            in each by ``method`` (docs/tokens.md, "Videos").
         metric: a safetensors file with the folded metric; written when it does not exist.
         full_logits: ``forward`` returns logits for all columns of the full prompt, where a dropped
             column has those of the kept one before it: for losses and metrics that compare logits
@@ -79,7 +87,7 @@ def prune(
         model.generate(**inputs)
     """
     inner, family = unwrap(model)
-    core = inner.model
+    core = compat.core_of(inner)
     keep = as_keep(keep)
     if per not in ("image", "call", family.groups):
         known = "'image'" + (f" or '{family.groups}'" if family.groups else "")
@@ -94,22 +102,38 @@ def prune(
         )
     if not isinstance(full_logits, bool):
         raise ValueError(f"zoprune: full_logits: expected True or False, got {full_logits!r}")
+    check_video(video, family, per, prompt_seeds, type(inner).__name__)
     how = Estimator(estimator, num_directions, step, distribution, seed, through_norm)
     rule = Rule(method, max_similarity, prompt_seeds, options)
-    module = family.part(core, family.projector)
-    projector = family.describe(module)
+    modules = family.modules(core)
+    projector = family.describe(*modules)
     if projector.is_linear:
         check_linear(method)
     prepare(projector, how, rule, metric)
-    pruning = Pruning(
-        family, keep, per, how, rule, positions, full_logits, (parts_of(module), projector)
-    )
+    described = (parts_of(modules), projector)
+    pruning = Pruning(family, keep, per, how, rule, positions, full_logits, video, described)
     restore(inner)
     vars(inner)["_zoprune"] = pruning
-    vars(core).setdefault("_zoprune", []).append(pruning)
+    if core is not inner:
+        vars(core).setdefault("_zoprune", []).append(pruning)
     hook(inner, core, family)
     vars(inner).update(methods(inner))
     return model
+
+
+def check_video(video: object, family: Family, per: str, prompt_seeds: int, name: str) -> None:
+    """ValueError for a ``video`` that is none, or that another argument contradicts."""
+    if video is None:
+        return
+    if video not in RULES:
+        choices = ", ".join(f"'{rule}'" for rule in RULES)
+        refuse("video", f"None or one of {choices}", repr(video))
+    if "video" not in family.inputs or family.groups != "frame":
+        refuse("video", f"None for {name}, which takes no videos of several frames", repr(video))
+    if per not in ("image", "call"):
+        refuse("per", f"'image' or 'call' with video='{video}'", repr(per))
+    if prompt_seeds:
+        refuse("prompt_seeds", f"0 with video='{video}'", repr(prompt_seeds))
 
 
 def restore(model: Model) -> Model:
@@ -129,7 +153,7 @@ def restore(model: Model) -> Model:
         zoprune.restore(model)  # generate() and forward() as they were
     """
     inner, _ = unwrap(model)
-    core = inner.model
+    core = compat.core_of(inner)
     pruning = vars(inner).pop("_zoprune", None)
     if pruning is None:
         return model

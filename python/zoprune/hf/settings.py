@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .. import budgets
-from ..layers import parts_of as parts_of
+from .. import budgets, layers
 from ..projector import Estimator, Projector
 from ..selection import Rule
 from .families import Family
@@ -24,6 +23,7 @@ class Pruning:
     rule: Rule
     positions: str
     full_logits: bool
+    video: str | None  # one of ``zoprune.video.RULES``: how tokens of videos are picked
     described: tuple[list[nn.Module], Projector]  # the projector's modules, and what they are
 
     @property
@@ -33,13 +33,18 @@ class Pruning:
 
     def projector(self, core: nn.Module) -> Projector:
         """What the inner model's projector is now: its modules may have been replaced."""
-        module = self.family.part(core, self.family.projector)
-        modules = parts_of(module)
+        modules = self.family.modules(core)
+        parts = parts_of(modules)
         known, projector = self.described
-        if list(map(id, modules)) != list(map(id, known)):
-            projector = self.family.describe(module)
-            self.described = (modules, projector)
+        if list(map(id, parts)) != list(map(id, known)):
+            projector = self.family.describe(*modules)
+            self.described = (parts, projector)
         return projector
+
+
+def parts_of(modules: list[nn.Module]) -> list[nn.Module]:
+    """All that decides how a projector of several modules is described."""
+    return [part for module in modules for part in layers.parts_of(module)]
 
 
 def pruning_of(model: nn.Module) -> Pruning | None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import calls
+from .. import calls, video
 from ..selection import STRUCTURE, choose, warn_of_nonfinite
 from . import compat, reports
 from .arguments import refuse, shorten_arguments, shorten_lengths, shorten_mask
@@ -74,7 +74,10 @@ def shorten(
         is_slot = prompt.ids == family.token_id(core, modality)
         images = tokens.images
         slots = _slots(is_slot, [len(f) for f in tokens.features], modality)
-        picks, scores = select_tokens(core, pruning, tokens, prompt, slots)
+        if modality == "video" and pruning.video is not None:
+            picks, scores = select_video_tokens(core, pruning, tokens)
+        else:
+            picks, scores = select_tokens(core, pruning, tokens, prompt, slots)
         keep_columns.view(-1)[slots] = False
         keep_columns.view(-1)[slots[picks]] = True
         fixed |= is_slot
@@ -165,10 +168,7 @@ def select_tokens(
 ) -> tuple[Tensor, Tensor]:
     """Ascending indices of the tokens to keep, and every token's score [T] (NaN for newlines)."""
     family, rule = pruning.family, pruning.rule
-    if rule.uses_scores:
-        scores = tokens.arranged(pruning.projector(core).score(tokens.x, pruning.estimator))
-    else:
-        scores = torch.ones(len(tokens.images), device=tokens.x.device)
+    scores = _sensitivity(core, pruning, tokens)
     units = tokens.images
     if pruning.per == "call":
         units = torch.zeros_like(units)
@@ -182,6 +182,38 @@ def select_tokens(
     keys = torch.cat(list(tokens.features)).detach()
     relevance = _relevance(core, pruning, keys, prompt, slots) if rule.prompt_seeds else None
     return choose(scores, keys, units, pruning.budget, rule, relevance), scores
+
+
+def select_video_tokens(core: Any, pruning: Pruning, tokens: VisualTokens) -> tuple[Tensor, Tensor]:
+    """The same by ``pruning.video``; the scores are those that it goes by."""
+    features = torch.cat(list(tokens.features)).detach()
+    assert pruning.video is not None and tokens.frames is not None
+    every = torch.arange(len(features), device=features.device)
+    newlines = torch.zeros_like(every, dtype=torch.bool)
+    if tokens.newlines is not None:
+        newlines = tokens.newlines.to(features.device)
+    own = every[~newlines]
+    sizes = [(count, rows * columns) for count, rows, columns in tokens.frames]
+    parts = features[own].split([count * area for count, area in sizes])
+    videos = [part.unflatten(0, size) for part, size in zip(parts, sizes, strict=True)]
+    picks, given = video.choose(
+        pruning.video,
+        videos,
+        pruning.budget,
+        pruning.per == "call",
+        pruning.rule,
+        lambda: _sensitivity(core, pruning, tokens)[own],
+    )
+    scores = torch.full(every.shape, torch.nan, device=features.device)
+    scores[own] = given.float()
+    return torch.cat([every[newlines], own[picks]]).sort().values, scores
+
+
+def _sensitivity(core: Any, pruning: Pruning, tokens: VisualTokens) -> Tensor:
+    """The score of every token [T]; ones where the method needs none."""
+    if pruning.rule.uses_scores:
+        return tokens.arranged(pruning.projector(core).score(tokens.x, pruning.estimator))
+    return torch.ones(len(tokens.images), device=tokens.x.device)
 
 
 def _relevance(core: Any, pruning: Pruning, keys: Tensor, prompt: Prompt, slots: Tensor) -> Tensor:

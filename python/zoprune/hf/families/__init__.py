@@ -5,30 +5,48 @@ from typing import Any
 from torch import nn
 
 from .. import compat
+from .aya_vision import AyaVision
 from .base import Family
 from .gemma3 import Gemma3
+from .gemma4 import Gemma4
+from .glm4v import Glm4V
 from .idefics3 import Idefics3
 from .internvl import InternVL
-from .llava import Llava
+from .kimi_k25 import KimiK25
+from .lfm2_vl import Lfm2VL, Lfm3VL
+from .llama4 import Llama4
+from .llava import DeepseekVL, Llava, VipLlava
 from .llava_next import LlavaNext
 from .llava_onevision import LlavaOnevision
-from .mistral3 import Mistral3
+from .mistral3 import LightOnOcr, Mistral3
 from .paligemma import PaliGemma
-from .qwen2_vl import Qwen2VL, Qwen25VL
+from .qwen2_vl import Qwen2VL, Qwen25VL, Qwen35
 from .qwen3_vl import Qwen3VL
+from .refused import REASONS
 
 FAMILIES: tuple[Family, ...] = (
     Llava(),
+    VipLlava(),
     LlavaNext(),
     LlavaOnevision(),
+    Llama4(),
     Qwen2VL(),
     Qwen25VL(),
     Qwen3VL(),
+    Qwen35(),
+    Glm4V(),
+    KimiK25(),
     InternVL(),
     Mistral3(),
+    LightOnOcr(),
+    AyaVision(),
+    DeepseekVL(),
+    Lfm2VL(),
+    Lfm3VL(),
     PaliGemma(),
     Idefics3(),
     Gemma3(),
+    Gemma4(),
 )
 SUPPORTED = tuple(name for family in FAMILIES for name in family.models)
 
@@ -40,8 +58,11 @@ def family_of(model: nn.Module) -> Family:
         if any(name in names for name in family.models):
             _check_layout(model, family)
             return family
+    known = next((name for name in names if name in REASONS), None)
+    reason = "" if known is None else f", which is none of them: {REASONS[known]}"
     raise TypeError(
-        f"zoprune: model: expected one of {', '.join(SUPPORTED)}, got {type(model).__name__}. "
+        f"zoprune: model: expected one of {', '.join(SUPPORTED)}, got {type(model).__name__}"
+        f"{reason}. "
         "For any other model, wrap its projector: zoprune.PrunedProjector(projector, keep) returns "
         "the pruned tokens and their indices (see docs/models.md)"
     )

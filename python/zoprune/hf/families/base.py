@@ -19,7 +19,7 @@ from .. import compat
 if TYPE_CHECKING:
     from ..shortening import Prompt
 
-# the projector whose inputs this thread or task collects, and these
+# the module whose inputs this thread or task collects, and these
 _captured: ContextVar[tuple[Any, list[Tensor]] | None] = ContextVar(
     "zoprune_captured", default=None
 )
@@ -36,6 +36,8 @@ class VisualTokens:
     groups: Any = None  # Tensor [R] float on the CPU, the crop or frame within the image
     output: Any = None  # what the model's encoder returned, where the model accepts that as input
     newlines: Tensor | None = None  # [T] bool, tokens of no projector row; None: there are none
+    # of each image or video: frames, rows and columns of its tokens, newlines left out
+    frames: list[tuple[int, int, int]] | None = None
 
     def __post_init__(self) -> None:
         if self.arrange is not None and self.newlines is None:
@@ -78,22 +80,31 @@ class Family:
     passed_on: tuple[str, ...] = ()  # what the encoder takes without naming it in its signature
     groups: str | None = None  # what ``per`` may name besides "image": "crop" or "frame"
     projector = "model.multi_modal_projector"
+    further: tuple[str, ...] = ()  # modules that ``describe`` needs beside the projector
     language_model = "model.language_model"
     mrope = False  # multimodal rotary positions, computed from the image grid
 
-    def describe(self, module: nn.Module) -> Projector:
-        """The layers of the projector module."""
-        return find_projector(module)
+    def describe(self, *modules: Any) -> Projector:
+        """The layers of the projector module, and of the further ones."""
+        return find_projector(modules[0])
+
+    def modules(self, core: Any) -> list[nn.Module]:
+        """What ``describe`` is given."""
+        return [self.part(core, path) for path in (self.projector, *self.further)]
 
     def part(self, core: Any, path: str) -> Any:
         """A module of the inner model by its path from the outer one."""
         return core.get_submodule(path.removeprefix("model."))
 
+    def entry(self, core: Any) -> nn.Module:
+        """The module whose inputs are scored: one row for each visual token."""
+        return self.part(core, self.projector)
+
     def hook(self, core: Any) -> None:
         """Register on the inner model's modules what pruning needs there."""
-        projector = self.part(core, self.projector)
-        if record not in projector._forward_hooks.values():
-            projector.register_forward_hook(record)
+        module = self.entry(core)
+        if record not in module._forward_hooks.values():
+            module.register_forward_hook(record, with_kwargs=True)
 
     def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
         """Run the vision tower and the projector, as the model does."""
@@ -108,7 +119,7 @@ class Family:
         if compat.VERSION >= (5,):
             given["return_dict"] = True  # whatever the config says
         self.hook(core)  # the projector may have been replaced
-        with capture(self.part(core, self.projector)) as rows:
+        with capture(self.entry(core)) as rows:
             output = get(**given)
         return output, torch.cat([r.flatten(0, -2) for r in rows])
 
@@ -172,18 +183,18 @@ def sized_views(inputs: dict[str, Any], side: int) -> list[list[View]]:
 
 
 @contextlib.contextmanager
-def capture(projector: Any) -> Iterator[list[Tensor]]:
-    """Collect the inputs of a projector's calls made in this thread or task."""
+def capture(module: Any) -> Iterator[list[Tensor]]:
+    """Collect the inputs of a module's calls made in this thread or task."""
     calls: list[Tensor] = []
-    token = _captured.set((projector, calls))
+    token = _captured.set((module, calls))
     try:
         yield calls
     finally:
         _captured.reset(token)
 
 
-def record(module: nn.Module, arguments: tuple, output: Any) -> None:
+def record(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
     """The forward hook on a projector."""
     target = _captured.get()
     if target is not None and target[0] is module:
-        target[1].append(arguments[0].detach())
+        target[1].append((*args, *kwargs.values())[0].detach())

@@ -12,7 +12,8 @@ class Gemma3(Family):
     models = ("Gemma3ForConditionalGeneration",)
     inputs = {"image": ("pixel_values",)}  # noqa: RUF012
 
-    def describe(self, module: Any) -> Projector:
+    def describe(self, *modules: Any) -> Projector:
+        (module,) = modules
         weight = module.mm_input_projection_weight  # [d, D]
         channels, width = weight.shape
         linear = nn.Linear(channels, width, bias=False, device="meta")

@@ -1,7 +1,7 @@
-"""InternVL: each tile is an image of its own; a LayerNorm over the merged patches."""
+"""InternVL and Qianfan-OCR: a tile is an image of its own; a LayerNorm over merged patches."""
 
 from .base import Family
 
 
 class InternVL(Family):
-    models = ("InternVLForConditionalGeneration",)
+    models = ("InternVLForConditionalGeneration", "QianfanOCRForConditionalGeneration")

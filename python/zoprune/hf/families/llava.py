@@ -1,4 +1,4 @@
-"""LLaVA-1.5 and Pixtral in its original form: one row of the projector is one visual token."""
+"""LLaVA-1.5, Pixtral, VipLLaVA, DeepSeek-VL: one row of the projector is one visual token."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,3 +18,14 @@ class Llava(Family):
         if inputs.get("image_sizes") is None:
             return super().views(config, inputs, modality, newlines)
         return sized_views(inputs, config.vision_config.patch_size)
+
+
+class VipLlava(Llava):
+    """A LayerNorm over the features of several layers, then the MLP."""
+
+    models = ("VipLlavaForConditionalGeneration",)
+
+
+class DeepseekVL(Llava):
+    models = ("DeepseekVLForConditionalGeneration",)
+    projector = "model.aligner"

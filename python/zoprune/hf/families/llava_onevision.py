@@ -41,7 +41,10 @@ class LlavaOnevision(LlavaNext):
         if features.shape[1] * videos < len(arrange(x[:, :1], 0.0)):  # before transformers 5.18
             newline = core.image_newline.expand(videos, 1, -1)
             features = torch.cat([features, newline.to(features)], dim=1)
-        return VisualTokens(features, x, arrange, groups, output)
+        tokens = VisualTokens(features, x, arrange, groups, output)
+        side = math.isqrt((len(tokens.images) // videos - 1) // frames)
+        tokens.frames = [(frames, side, side)] * videos
+        return tokens
 
     def crops(self, config: Any, inputs: dict[str, Any]) -> list[int]:
         crops = super().crops(config, inputs)

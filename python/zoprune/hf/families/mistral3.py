@@ -1,21 +1,21 @@
-"""Mistral 3 (Pixtral's successor): RMSNorm, a linear 2 x 2 merge, then the MLP."""
+"""Mistral 3, Mistral Large 4 and LightOnOCR: RMSNorm, a linear 2 x 2 merge, then the MLP."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...projector import Projector
 from .base import Family, View, VisualTokens, sized_views
 
 
 class Mistral3(Family):
-    models = ("Mistral3ForConditionalGeneration",)
+    models = ("Mistral3ForConditionalGeneration", "MistralLarge4ForConditionalGeneration")
 
-    def describe(self, module: nn.Module) -> Projector:
-        return replace(super().describe(module), unfolded=True)
+    def describe(self, *modules: Any) -> Projector:
+        return replace(super().describe(*modules), unfolded=True)
 
     def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
         tokens = super().encode(core, inputs, modality)
@@ -31,6 +31,11 @@ class Mistral3(Family):
         self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
     ) -> list[list[View]]:
         return sized_views(inputs, config.vision_config.patch_size * config.spatial_merge_size)
+
+
+class LightOnOcr(Mistral3):
+    models = ("LightOnOcrForConditionalGeneration",)
+    projector = "model.vision_projection"
 
 
 def _merge_blocks(x: Tensor, height: int, width: int, merge: int) -> Tensor:

@@ -1,35 +1,24 @@
-"""Qwen2-VL and Qwen2.5-VL: a norm and a 2 x 2 merge in the projector, multimodal positions."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3.5: a norm and a 2 x 2 merge in the projector, mRoPE."""
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import compat
-from .base import Family, View, VisualTokens
+from .base import VisualTokens
+from .grids import Grids
 
 
-class Qwen2VL(Family):
+class Qwen2VL(Grids):
     models = ("Qwen2VLForConditionalGeneration",)
     projector = "model.visual.merger"
-    groups = "frame"
     mrope = True
     inputs = {  # noqa: RUF012
         "image": ("pixel_values", "image_grid_thw"),
         "video": ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts"),
     }
-
-    def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
-        tokens = super().encode(core, inputs, modality)
-        area = core.visual.spatial_merge_size**2
-        frames = [
-            torch.arange(frames).repeat_interleave(height * width // area)
-            for frames, height, width in inputs[f"{modality}_grid_thw"].tolist()
-        ]
-        tokens.groups = torch.cat(frames).float()
-        return tokens
 
     def positions(self, core: Any, inputs: dict[str, Any], generating: bool) -> Tensor | None:
         index = getattr(core, "compute_3d_position_ids", None)
@@ -57,27 +46,11 @@ class Qwen2VL(Family):
                 count = mask.long().sum(1)
             core.rope_deltas = (positions.amax((0, 2)) + 1 - count)[:, None]
 
-    def views(
-        self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
-    ) -> list[list[View]]:
-        """One for each frame, or pair of frames, of which it shows the first."""
-        vision = config.vision_config
-        patch, merge, pair = (
-            vision.patch_size,
-            vision.spatial_merge_size,
-            vision.temporal_patch_size,
-        )
-        pixels, grids = (inputs[name] for name in self.inputs[modality][:2])
-        images = pixels.split(grids.prod(1).tolist())  # [patches, channels]
-        result = []
-        for patches, (t, h, w) in zip(images, grids.tolist(), strict=True):
-            rows, columns = h // merge, w // merge
-            blocks = patches.view(t, rows, columns, merge, merge, -1, pair, patch, patch)
-            first = blocks.select(6, 0)  # [t, rows, columns, merge, merge, 3, patch, patch]
-            frames = first.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(t, -1, h * patch, w * patch)
-            tokens = torch.arange(t * rows * columns).view(t, rows, columns)
-            result.append([View(*view) for view in zip(frames, tokens, strict=True)])
-        return result
+
+class Qwen35(Qwen2VL):
+    """Qwen3.5: one family of images and text, with linear attention in most language layers."""
+
+    models = ("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration")
 
 
 class Qwen25VL(Qwen2VL):

@@ -1,0 +1,31 @@
+"""GLM-4.1V, GLM-4.5V, GLM-4.6V and GLM-OCR: a layer, a norm and GELU before a gated MLP.
+
+Sensitivity is that of the gated MLP: perturbations enter where its two first layers do. The frames
+of a video stand apart in the prompt, between timestamps, under the placeholder of images.
+"""
+
+from typing import Any
+
+from ...gated import GatedProjector
+from ...projector import Projector, activation_name
+from .qwen2_vl import Qwen2VL
+
+
+class Glm4V(Qwen2VL):
+    models = (
+        "Glm4vForConditionalGeneration",
+        "Glm4vMoeForConditionalGeneration",
+        "Glm46VForConditionalGeneration",
+        "GlmOcrForConditionalGeneration",
+    )
+
+    def describe(self, *modules: Any) -> Projector:
+        (merger,) = modules
+        activation = activation_name(merger.act_fn) or "unknown"
+        return GatedProjector(merger.up_proj, activation, merger.down_proj, gate=merger.gate_proj)
+
+    def entry(self, core: Any) -> Any:
+        return self.part(core, self.projector).gate_proj
+
+    def token_id(self, core: Any, modality: str) -> int:
+        return core.config.image_token_id

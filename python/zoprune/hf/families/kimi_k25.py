@@ -1,0 +1,40 @@
+"""Kimi K2.5: a LayerNorm on each patch, 2 x 2 patches to a token; a video is pooled over time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .base import View
+from .grids import Grids
+
+
+class KimiK25(Grids):
+    models = ("Kimi_K25ForConditionalGeneration",)
+    projector = "model.mm_projector"
+    tower = "model.vision_tower"
+    groups = None  # a video is one frame, the mean of its own
+
+    def frames(
+        self, core: Any, inputs: dict[str, Any], modality: str
+    ) -> list[tuple[int, int, int]]:
+        down, across = core.vision_tower.merge_kernel_size
+        grids = inputs[self.inputs[modality][1]].tolist()
+        return [(1, rows // down, columns // across) for _, rows, columns in grids]
+
+    def views(
+        self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
+    ) -> list[list[View]]:
+        """The first frame of each."""
+        down, across = config.vision_config.merge_kernel_size
+        pixels, grids = (inputs[name] for name in self.inputs[modality])  # [patches, 3, p, p]
+        views = []
+        for patches, (_, rows, columns) in zip(
+            pixels.split(grids.prod(1).tolist()), grids.tolist(), strict=True
+        ):
+            frame = patches[: rows * columns].unflatten(0, (rows, columns))
+            photo = frame.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+            grid = (rows // down, columns // across)
+            views.append([View(photo, torch.arange(grid[0] * grid[1]).view(grid))])
+        return views
