@@ -11,7 +11,9 @@ transformers = pytest.importorskip(
 )
 
 import zoprune  # noqa: E402
-from zoprune.projector import find_projector  # noqa: E402
+from torch import nn  # noqa: E402
+from zoprune.adapters import zoo_prune  # noqa: E402
+from zoprune.projector import Estimator, find_projector  # noqa: E402
 
 from tests.hf.field import BY_NAME, CASE, scores_of  # noqa: E402
 from tests.hf.models import make, prompt  # noqa: E402
@@ -86,3 +88,15 @@ def test_autocast_changes_no_score(name, options):
     fresh = find_projector(plain.get_submodule(settings.family.projector))
     fresh.unfolded = settings.projector(model.model).unfolded
     assert torch.equal(got, fresh.score(tokens.x, settings.estimator))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+@pytest.mark.parametrize("name", ["closed", "directions"])
+def test_autocast_changes_no_score_of_a_projector(norm, name):
+    mlp = nn.Sequential(norm(24), nn.Linear(24, 40), nn.GELU(), nn.Linear(40, 32))
+    x = torch.randn(1, 50, 24)
+    expected = zoo_prune.zoo_prune_get_sensitivity(x, mlp, Estimator(name, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = zoo_prune.zoo_prune_get_sensitivity(x, mlp, Estimator(name, 8))
+    assert torch.equal(got, expected)

@@ -156,10 +156,11 @@ class Foreign(nn.Module):
 
 def dense(layer):
     """A plain layer of the weights that the other one computes with."""
+    base = getattr(layer, "base_layer", layer)
+    plain = nn.Linear(base.in_features, base.out_features)
     with torch.no_grad():
-        zero = layer(torch.zeros(1, 24 if layers.sizes(layer)[0] == 24 else 32))
-        plain = nn.Linear(*layers.sizes(layer))
-        plain.weight.copy_((layer(torch.eye(plain.in_features)) - zero).T)
+        zero = layer(torch.zeros(1, base.in_features))
+        plain.weight.copy_((layer(torch.eye(base.in_features)) - zero).T)
         plain.bias.copy_(zero[0])
     return plain
 
