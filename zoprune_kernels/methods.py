@@ -4,21 +4,26 @@ options and tensors.
 An option's default and its range stand here and in no other Python file. A leaf: it imports
 nothing of this package.
 """
+# ruff: noqa: RUF009 (the calls in dataclasses make fields)
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from torch import Tensor
 
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 Fail = Callable[[str, str, Any], None]  # what is called with (argument, expected, got)
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "identity")
-DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
-FIRST_PICKS = ("score", "isolated")
-SUPPRESS_RULES = ("soft", "exponential", "hard")
+Distribution = Literal["sphere", "gaussian", "rademacher", "orthogonal"]
+FirstPick = Literal["score", "isolated"]
+SuppressRule = Literal["soft", "exponential", "hard"]
+MethodName = Literal["sads", "maxmin", "topk", "random", "mmr", "dpp", "suppress", "coverage"]
+DISTRIBUTIONS: tuple[str, ...] = get_args(Distribution)
+FIRST_PICKS: tuple[str, ...] = get_args(FirstPick)
+SUPPRESS_RULES: tuple[str, ...] = get_args(SuppressRule)
 # Arguments that the operators' schemas, once published, call otherwise than Python does.
 PUBLISHED_AS = {"picks_by_score": "num_seed"}
 
@@ -101,7 +106,7 @@ class ScoreOptions(Options):
     step: float = _option(
         0.01, f"0 or a number in {SCALES_TEXT}", lambda value: value == 0 or is_scale(value)
     )
-    distribution: str = _choice("sphere", DISTRIBUTIONS)
+    distribution: Distribution = _choice("sphere", DISTRIBUTIONS)
     seed: int = 0
     activation: str = _choice("gelu", ACTIVATIONS)
 
@@ -110,10 +115,10 @@ class ScoreOptions(Options):
 class SelectOptions(Options):
     """The options of ``select``."""
 
-    method: str = "sads"
+    method: MethodName = "sads"
     max_similarity: float = _between(1.0, -1, 1)
     tradeoff: float = _between(0.5, 0, 1)
-    first: str = _choice("score", FIRST_PICKS)
+    first: FirstPick = _choice("score", FIRST_PICKS)
     picks_by_score: int = _count(0, 0)
     centre: bool = False
     picks_per_step: int = _count(1, 1)
@@ -134,7 +139,7 @@ class SelectOptions(Options):
 class SuppressOptions(Options):
     """The options of ``select_suppress``."""
 
-    rule: str = _choice("soft", SUPPRESS_RULES)
+    rule: SuppressRule = _choice("soft", SUPPRESS_RULES)
     sigma_space: float = _width(1.5)
     sigma_similarity: float = _width(0.05)
     radius: float = _option(5.0, "a number > 0", lambda value: value > 0)
@@ -155,7 +160,7 @@ class Method:
     compares: bool = True  # tokens with one another, by their keys
 
 
-METHODS = {
+METHODS: dict[str, Method] = {
     "sads": Method(),
     "maxmin": Method(),
     "topk": Method(compares=False),

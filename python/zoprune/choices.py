@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
+from zoprune_kernels.methods import Distribution as Distribution
+from zoprune_kernels.methods import FirstPick, MethodName, SuppressRule
+
+Method = MethodName
 Per = Literal["image", "call", "crop", "frame"]
 Estimation = Literal["closed", "directions"]
-Distribution = Literal["sphere", "gaussian", "rademacher", "orthogonal"]
-Method = Literal["sads", "maxmin", "topk", "random", "mmr", "dpp", "suppress", "coverage"]
 Positions = Literal["compact", "original"]
 Video = Literal["evs", "vidcom2", "budget"]
 
@@ -16,7 +18,7 @@ class ProjectorOptions(TypedDict, total=False):
     """The further keywords of a selection, see ``zoprune_kernels.score_and_select``."""
 
     tradeoff: float
-    first: Literal["score", "isolated"]
+    first: FirstPick
     picks_by_score: int
     num_seed: int  # as the operators' schemas call picks_by_score
     centre: bool
@@ -31,4 +33,4 @@ class ProjectorOptions(TypedDict, total=False):
 class MethodOptions(ProjectorOptions, total=False):
     """All of them; ``PrunedProjector`` has a ``rule`` of its own, which stands for all keywords."""
 
-    rule: Literal["soft", "exponential", "hard"]
+    rule: SuppressRule
