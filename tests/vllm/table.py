@@ -40,9 +40,9 @@ CASES = {
     "qwen2_vl": Case(QWEN, SIZES, embeds=True),
     "qwen2_5_vl": Case(QWEN, SIZES, embeds=True),
     "qwen3_vl": Case(QWEN, SIZES),
-    "qwen3_vl_moe": Case(QWEN, SIZES, tokens=False),  # not in transformers' zoprune.prune
+    "qwen3_vl_moe": Case(QWEN, SIZES),
     "qwen3_5": Case(QWEN, SIZES, tokens=False),  # its linear attention: bf16 only
-    "qwen3_5_moe": Case(QWEN, SIZES, tokens=False),
+    "qwen3_5_moe": Case(QWEN, SIZES, tokens=False),  # the same
     "internvl": Case("<IMG_CONTEXT>", ((56, 56), (112, 56), (60, 120))),
     "mistral3": Case("[IMG]", SIZES),
     "gemma3": Case("<start_of_image>"),
