@@ -1,5 +1,5 @@
 # make build | demo | test | test-full | test-transformers4 | test-vllm | matrix | wheels | hub | audit | lint | bench |
-# docs | test-web | clean. Each installs into .venv what it needs, once.
+# docs | test-web | train | accuracy | fidelity | clean. Each installs into .venv what it needs, once.
 # make gpu-report OUT=DIR checks, tests and measures on a GPU with the Python that is there.
 # The environment sees the machine's own packages: a torch >= 2.11 that is already there is used.
 PYTHON ?= python3
@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build demo test test-full test-toolchain test-transformers4 test-vllm matrix wheels hub audit lint docs test-web bench fuzz soak gpu-report clean
+.PHONY: build demo test test-full test-toolchain test-transformers4 test-vllm matrix wheels hub audit lint docs test-web bench train accuracy fidelity fuzz soak gpu-report clean
 build: $(STAMP)package $(STAMP)native
 
 demo: $(STAMP)demo $(STAMP)native
@@ -77,6 +77,19 @@ bench: $(STAMP)bench $(STAMP)native
 	@$(BIN)/python -m benchmarks.cpu $(ARGS)
 	@$(if $(ARGS),,$(BIN)/python -m benchmarks.family)
 	@$(if $(ARGS),,$(BIN)/python -m benchmarks.e2e)
+
+# The small model that the demo and the accuracy report ask: an hour on one core, resumed where it was
+# stopped. It replaces the committed weights; then make accuracy and make fidelity.
+TRAIN ?= build/train
+train: $(STAMP)bench $(STAMP)native
+	@$(BIN)/python -m benchmarks.accuracy.train_tower --out $(TRAIN)
+	@$(BIN)/python -m benchmarks.accuracy.train_answers --out $(TRAIN)
+	@$(BIN)/python -m benchmarks.accuracy.export --out $(TRAIN)
+
+# What fewer tokens cost that model, and how close every estimator of sensitivity comes to the truth;
+# both write benchmarks/results, of which python -m benchmarks.readme makes docs/quality.md.
+accuracy fidelity: %: $(STAMP)bench $(STAMP)native
+	@$(BIN)/python -m benchmarks.$* $(ARGS)
 
 audit: $(STAMP)test $(STAMP)native-full
 	@$(BIN)/python -m audit $(ARGS)

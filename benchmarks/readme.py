@@ -1,7 +1,7 @@
 """``python -m benchmarks.readme`` writes what the documents show of ``benchmarks/results``.
 
-That is the README's table and docs/speed.png, docs/family.md's table and docs/growth.png, and the
-tables of docs/models.md and docs/vllm.md.
+That is the README's tables and docs/speed.png, docs/family.md's table and docs/growth.png, the
+tables of docs/models.md and docs/vllm.md, and those of docs/quality.md with its two charts.
 ``--check`` only tells whether the tables are those that the files give (exit status 1 if not). A
 result file holds ``machine`` (with ``device``: "cpu" or "cuda") and ``rows``, as ``report`` writes
 them. Absolute times are shown for GPUs only: those of a shared CPU say little.
@@ -16,9 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from . import charts, table, vllm
+from .accuracy import charts as accuracy_charts
+from .accuracy import tables as accuracy_tables
 from .cpu.targets import PER_CALL
 from .e2e import table as e2e_table
 from .family import report as family
+from .fidelity import charts as fidelity_charts
+from .fidelity import tables as fidelity_tables
 from .machine import RESULTS, ROOT
 from .projector import PREFIX as PROJECTOR
 from .shapes import LLAVA, LLAVA_NEXT, QWEN
@@ -26,8 +30,9 @@ from .targets import Row, find
 
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 README, FAMILY = ROOT / "README.md", ROOT / "docs" / "family.md"
-MODELS = ROOT / "docs" / "models.md"
+MODELS, QUALITY = ROOT / "docs" / "models.md", ROOT / "docs" / "quality.md"
 VLLM = ROOT / "docs" / "vllm.md"
+ACCURACY, FIDELITY = "accuracy", "fidelity"  # the beginnings of these files' names
 # Of the last CPU in alphabetical order
 PICTURE, GROWTH = ROOT / "docs" / "speed.png", ROOT / "docs" / "growth.png"
 
@@ -172,22 +177,23 @@ def generate_family(results: list[dict[str, Any]]) -> str:
     return "\n\n".join([*map(family.section, results), picture])
 
 
-def replace(document: str, section: str) -> str:
-    """The document's text with ``section`` between its markers."""
+def replace(document: str, section: str, name: str = "benchmark") -> str:
+    """The document's text with ``section`` between the markers of that name."""
+    begin, end = (marker.replace("benchmark", name) for marker in (BEGIN, END))
     if (
-        document.count(BEGIN) != 1
-        or document.count(END) != 1
-        or document.index(BEGIN) > document.index(END)
+        document.count(begin) != 1
+        or document.count(end) != 1
+        or document.index(begin) > document.index(end)
     ):
-        raise SystemExit(f"expected one line {BEGIN} and, below it, one line {END}")
-    head, rest = document.split(BEGIN)
-    tail = rest.split(END)[1]
-    return f"{head}{BEGIN}\n{section}\n{END}{tail}"
+        raise SystemExit(f"expected one line {begin} and, below it, one line {end}")
+    head, rest = document.split(begin)
+    tail = rest.split(end)[1]
+    return f"{head}{begin}\n{section}\n{end}{tail}"
 
 
 def load(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The result files of a folder in alphabetical order, by the prefix of their names."""
-    prefixes = (family.PREFIX, e2e_table.PREFIX, vllm.PREFIX, PROJECTOR, "")
+    prefixes = (family.PREFIX, e2e_table.PREFIX, vllm.PREFIX, PROJECTOR, ACCURACY, FIDELITY, "")
     found: dict[str, list[dict[str, Any]]] = {prefix: [] for prefix in prefixes}
     for path in sorted(folder.glob("*.json")):
         prefix = next(prefix for prefix in found if path.name.startswith(prefix))
@@ -203,16 +209,20 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     found = load(RESULTS)
     results, of_family = found[""], found[family.PREFIX]
+    (accuracy,), (fidelity,) = found[ACCURACY], found[FIDELITY]
     sections = {
-        README: generate(results),
-        FAMILY: generate_family(of_family),
-        MODELS: e2e_table.document(found[e2e_table.PREFIX], results),
-        VLLM: vllm.document(found[vllm.PREFIX]),
+        (README, "benchmark"): generate(results),
+        (README, "quality"): accuracy_tables.for_readme(accuracy),
+        (FAMILY, "benchmark"): generate_family(of_family),
+        (MODELS, "benchmark"): e2e_table.document(found[e2e_table.PREFIX], results),
+        (VLLM, "benchmark"): vllm.document(found[vllm.PREFIX]),
+        (QUALITY, "accuracy"): accuracy_tables.document(accuracy),
+        (QUALITY, "fidelity"): fidelity_tables.document(fidelity),
     }
     outdated = 0
-    for path, section in sections.items():
+    for (path, name), section in sections.items():
         before = path.read_text()
-        after = replace(before, section)
+        after = replace(before, section, name)
         if options.check and before != after:
             print(f"{path.name}: its table differs from benchmarks/results; run", file=sys.stderr)
             print("python -m benchmarks.readme", file=sys.stderr)
@@ -226,6 +236,8 @@ def main(arguments: list[str]) -> int:
             charts.speed(result, PICTURE)
     for result in of_family:
         charts.growth(result, GROWTH)
+    accuracy_charts.quality(accuracy, QUALITY.with_suffix(".png"))
+    fidelity_charts.fidelity(fidelity, QUALITY.with_name("fidelity.png"))
     return 0
 
 

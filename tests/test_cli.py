@@ -219,7 +219,10 @@ def bad_input(tmp_path):
         "folder": ([str(tmp_path)], "which is not a file"),
         "keep 0": (["--keep", "0"], f"{keep} '0'"),
         "keep 577": (["--keep", "577"], f"{keep} '577'"),
-        "two budgets": (["--keep", "64,16"], "--keep: expected one budget without --model"),
+        "two budgets": (
+            ["x.jpg", "--keep", "64,16"],
+            "--keep: expected one budget without --model",
+        ),
         "per": (["--per", "crop"], "--per: expected it with --model"),
         "directions": (["--directions", "0"], "--directions: expected a number from 1"),
         "seed": (["--seed", "-1"], "--seed: expected a number from 0"),
@@ -258,8 +261,8 @@ def test_one_message_names_all_missing_packages_and_help_needs_none():
     done = run(code=code)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
-        "zoprune demo: error: the demo needs numpy, pillow and scikit-image: pip install numpy "
-        "pillow scikit-image (zoprune_kernels[demo])",
+        "zoprune demo: error: the demo needs numpy, pillow, torch, transformers and safetensors: "
+        "pip install numpy pillow torch transformers safetensors (zoprune_kernels[demo])",
         "zoprune demo: error: --model needs numpy, pillow, transformers and safetensors: pip "
         "install numpy pillow transformers safetensors (zoprune_kernels[demo,hf])",
     ]
@@ -268,7 +271,7 @@ def test_one_message_names_all_missing_packages_and_help_needs_none():
 
 def test_a_package_that_cannot_be_imported_says_why(tmp_path):
     (tmp_path / "skimage.py").write_text("raise ImportError('built for another numpy')")
-    done = run("demo", env={**os.environ, "PYTHONPATH": path(tmp_path)})
+    done = run("demo", "--seed", "1", env={**os.environ, "PYTHONPATH": path(tmp_path)})
     assert done.returncode == 2
     assert "cannot be imported: skimage (built for another numpy)" in done.stderr
 

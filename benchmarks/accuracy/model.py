@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 from transformers import (
     CLIPImageProcessor,
@@ -26,7 +26,11 @@ from .scenes import SIDE
 
 TOKENS = tower.GRID**2
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "answer:")
-IMAGE = SPECIAL.index("<image>")
+IMAGE, END = SPECIAL.index("<image>"), SPECIAL.index("</s>")
+TEMPLATE = (
+    "<s> <image> {% for part in messages[-1]['content'] if part['type'] == 'text' %}"
+    "{{ part['text'] }}{% endfor %} answer:"
+)
 
 
 def word_ids() -> dict[str, int]:
@@ -35,6 +39,9 @@ def word_ids() -> dict[str, int]:
 
 def tokenizer() -> PreTrainedTokenizerFast:
     words = Tokenizer(models.WordLevel(word_ids(), unk_token="<unk>"))
+    words.normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), normalizers.Replace("?", " ?")]
+    )
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=words,
@@ -59,11 +66,8 @@ def processor() -> LlavaProcessor:
         patch_size=tower.PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
     )
-
-
-def prompt(question: str) -> str:
-    return f"<s> <image> {question} answer:"
 
 
 def build() -> LlavaForConditionalGeneration:
@@ -97,17 +101,22 @@ def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
 
 
 def packed(questions: list[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Questions and answers that share one picture.
+    """Questions with their answers that share one picture.
 
-    Returns words [n], the index [n] at which each one's question begins, and targets [n], -100
-    where no answer follows.
+    Returns words [n], the index [n] at which each one's question begins, and targets [n]: the
+    answer behind "answer:", END behind the answer, -100 elsewhere.
     """
     words, starts, targets = [], [], []
     ids = word_ids()
     for text, answer in questions:
-        asked = [ids[w] for w in (*text.split(), "answer:")]
+        asked = [ids[word] for word in (*text.split(), "answer:", answer)]
         start = len(words)
         words += asked
         starts += [start] * len(asked)
-        targets += [-100] * (len(asked) - 1) + [ids[answer]]
+        targets += [-100] * (len(asked) - 2) + [ids[answer], END]
     return torch.tensor(words), torch.tensor(starts), torch.tensor(targets)
+
+
+def is_answer(targets: Tensor) -> Tensor:
+    """Where an answer is due, one place a question."""
+    return targets > END

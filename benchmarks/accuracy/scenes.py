@@ -12,12 +12,15 @@ seen in training.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 SIDE = 336  # pixels
+PATCH = 14  # pixels
+CELL = 3 * PATCH
+LOOSE = 0.5  # how far from the patches' grid, see ``place``: what the questions' pictures have
 MARGIN = 4  # pixels of shadow around an object
 COLOURS = {
     "red": (226, 32, 32),
@@ -71,7 +74,10 @@ def photographs(split: str) -> list[Image.Image]:
     import skimage
 
     folder = f"{skimage.__path__[0]}/data"
-    return [Image.open(f"{folder}/{name}").convert("RGB") for name in PHOTOGRAPHS[split]]
+    photos = [Image.open(f"{folder}/{name}").convert("RGB") for name in PHOTOGRAPHS[split]]
+    for photo in photos:
+        photo.thumbnail((1000, 1000))  # cropped and scaled down again for every canvas
+    return photos
 
 
 @cache
@@ -85,19 +91,19 @@ def handwriting(split: str) -> dict[str, np.ndarray]:
     return {d: data.images[mine & (data.target == int(d))] / 16 for d in DIGITS}
 
 
-def canvas(rng: np.random.Generator, split: str, side: int = SIDE) -> Image.Image:
+def canvas(rng: np.random.Generator, split: str) -> Image.Image:
     """A random crop of a photograph, of low contrast so that small things can be read on it."""
     photo = photographs(split)[rng.integers(len(photographs(split)))]
     size = int(min(photo.size) * rng.uniform(0.5, 1))
     x, y = (int(rng.integers(0, extent - size + 1)) for extent in photo.size)
-    crop = photo.crop((x, y, x + size, y + size)).resize((side, side), Image.Resampling.BILINEAR)
+    crop = photo.crop((x, y, x + size, y + size)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     if rng.random() < 0.5:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     tint = np.asarray(crop, np.float32) * rng.uniform(0.35, 0.75) + rng.uniform(0, 30)
     return Image.fromarray(tint.clip(0, 255).astype(np.uint8))
 
 
-@cache
+@lru_cache(8192)
 def glyph(split: str, name: str, sample: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Coverage of an object ``size`` pixels high and of its soft shadow, [h, w, 1] in 0..1."""
     if name in DIGITS:
@@ -133,56 +139,92 @@ def shape(name: str, side: int) -> Image.Image:
     return image
 
 
-def sizes(rng: np.random.Generator, name: str) -> int:
-    return int(rng.integers(18, 27)) if name in WORDS else int(rng.integers(24, 41))
+def size(rng: np.random.Generator, name: str, loose: float) -> int:
+    """Pixels high: two patches for digits and shapes, give or take."""
+    middle, spread = (22, 4) if name in WORDS else (28, 6)
+    return middle + round(spread * loose * rng.uniform(-1, 1))
+
+
+def sample(
+    rng: np.random.Generator, split: str, name: str, loose: float
+) -> tuple[np.ndarray, np.ndarray]:
+    samples = len(handwriting(split)[name]) if name in DIGITS else 1
+    return glyph(split, name, int(rng.integers(samples)), size(rng, name, loose))
+
+
+def paint(
+    pixels: np.ndarray,
+    rng: np.random.Generator,
+    look: tuple[np.ndarray, np.ndarray],
+    corner: tuple[int, int],
+    name: str,
+    colour: str,
+) -> Object:
+    """Draws an object into ``pixels`` [h, w, 3] float32, its shadow's corner at ``corner``."""
+    mask, shadow = look
+    (x, y), (h, w) = corner, mask.shape[:2]
+    tone = np.array(COLOURS[colour], np.float32) * np.float32(rng.uniform(0.85, 1))
+    under = pixels[y : y + h, x : x + w]
+    under += shadow * (8 - under)
+    under += mask * (tone - under)
+    return Object(name, colour, (x + MARGIN, y + MARGIN, x + w - MARGIN, y + h - MARGIN))
+
+
+def place(rng: np.random.Generator, patch: np.ndarray, loose: float) -> np.ndarray:
+    """Pixels (x, y) near a corner of the patches' grid: up to half a patch off where loose is 1."""
+    return (PATCH * patch + rng.uniform(-PATCH / 2, PATCH / 2, 2) * loose).round().astype(int)
 
 
 def draw(
-    rng: np.random.Generator,
-    split: str,
-    count: int | None = None,
-    side: int = SIDE,
-    distinct: bool = True,
-    names: tuple[str, ...] = NAMES,
+    rng: np.random.Generator, split: str, count: int | None = None, loose: float = LOOSE
 ) -> Scene:
     """A canvas with ``count`` objects, 1 to 6 by default, that do not touch.
 
-    In a ``distinct`` scene each has a name and a colour of its own, so that questions have one
-    answer; others take as many as fit.
+    Each has a name and a colour of its own, so that questions have one answer.
     """
-    pixels = np.asarray(canvas(rng, split, side), np.float32).copy()  # [side, side, 3]
+    pixels = np.asarray(canvas(rng, split), np.float32).copy()
     count = count or int(rng.integers(1, 7))
-    chosen = (
-        rng.permutation(len(names))[:count] if distinct else rng.integers(len(names), size=count)
-    )
-    colours = list(COLOURS)
-    hues = (
-        rng.permutation(len(colours))[:count]
-        if distinct
-        else rng.integers(len(colours), size=count)
-    )
-    gap = 10 if distinct else 2
+    names = [NAMES[i] for i in rng.permutation(len(NAMES))[:count]]
+    colours = [list(COLOURS)[i] for i in rng.permutation(len(COLOURS))[:count]]
     objects: list[Object] = []
-    boxes = np.empty((0, 4), np.int64)
-    for name, colour in zip((names[i] for i in chosen), (colours[h] for h in hues), strict=True):
-        samples = len(handwriting(split)[name]) if name in DIGITS else 1
-        mask, shadow = glyph(split, name, int(rng.integers(samples)), sizes(rng, name))
-        h, w = mask.shape[:2]
-        for x, y in rng.integers(0, (side - w, side - h), size=(30, 2)):
-            x1, y1 = x + w, y + h
-            apart = (
-                (x > boxes[:, 2] + gap - 2 * MARGIN)
-                | (x1 < boxes[:, 0] - gap + 2 * MARGIN)
-                | (y > boxes[:, 3] + gap - 2 * MARGIN)
-                | (y1 < boxes[:, 1] - gap + 2 * MARGIN)
-            )
-            if apart.all():
-                tone = np.array(COLOURS[colour], np.float32) * rng.uniform(0.85, 1)
-                under = pixels[y:y1, x:x1]
-                under += shadow * (8 - under)
-                under += mask * (tone - under)
-                boxes = np.vstack([boxes, (x, y, x1, y1)])
-                box = (int(x) + MARGIN, int(y) + MARGIN, int(x1) - MARGIN, int(y1) - MARGIN)
-                objects.append(Object(name, colour, box))
+    for name, colour in zip(names, colours, strict=True):
+        look = sample(rng, split, name, loose)
+        h, w = look[0].shape[:2]
+        for patch in rng.integers(1, SIDE // PATCH - 1, size=(50, 2)):
+            x, y = (place(rng, patch, loose) - MARGIN).tolist()
+            if (
+                x >= 0
+                and y >= 0
+                and x + w <= SIDE
+                and y + h <= SIDE
+                and all(
+                    x > o.box[2] or x + w < o.box[0] or y > o.box[3] or y + h < o.box[1]
+                    for o in objects
+                )
+            ):
+                objects.append(paint(pixels, rng, look, (x, y), name, colour))
                 break
+    return Scene(pixels.clip(0, 255).astype(np.uint8), tuple(objects))
+
+
+def crowd(rng: np.random.Generator, split: str, loose: float) -> Scene:
+    """A canvas full of objects, one in each cell of three by three patches, for dense labels."""
+    pixels = np.asarray(canvas(rng, split), np.float32)
+    pixels = np.pad(pixels, ((CELL, CELL), (CELL, CELL), (0, 0)), mode="edge")
+    objects = []
+    shift = rng.integers(0, 3, 2)
+    for cell in range((SIDE // CELL) ** 2):
+        if rng.random() < 0.1:
+            continue
+        name = NAMES[rng.integers(len(NAMES))]
+        colour = list(COLOURS)[rng.integers(len(COLOURS))]
+        patch = np.array(divmod(cell, SIDE // CELL)) * 3 + shift + rng.integers(0, 2, 2)
+        x, y = place(rng, patch, loose).tolist()
+        look = sample(rng, split, name, loose)
+        if x < 0 or y < 0 or x + look[0].shape[1] > SIDE or y + look[0].shape[0] > SIDE:
+            continue
+        o = paint(pixels, rng, look, (x + CELL - MARGIN, y + CELL - MARGIN), name, colour)
+        x0, y0, x1, y1 = (v - CELL for v in o.box)
+        objects.append(Object(name, colour, (x0, y0, x1, y1)))
+    pixels = pixels[CELL : CELL + SIDE, CELL : CELL + SIDE]
     return Scene(pixels.clip(0, 255).astype(np.uint8), tuple(objects))

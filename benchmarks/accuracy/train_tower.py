@@ -3,37 +3,69 @@
 from __future__ import annotations
 
 import argparse
-import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import CLIPVisionModel
 
 from . import scenes, tower
+from .training import Training
+
+WINDOW = 8  # patches
 
 
-def crowd(seed: int, split: str, size: int) -> list[scenes.Scene]:
+def batches(start: int, steps: int, size: int) -> Iterator[tuple[Tensor, ...]]:
+    """(pixels, names, colours, middles) of each step behind ``start``, drawn one step ahead."""
+
+    def drawn(step: int) -> tuple[Tensor, ...]:
+        count = size // 4 if whole(step) else size
+        return tensors(pictures(step, "train", count, looseness(step, steps)))
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(drawn, start + 1)
+        for step in range(start + 1, steps + 1):
+            batch = coming.result()
+            coming = pool.submit(drawn, min(step + 1, steps))
+            yield batch
+
+
+def whole(step: int) -> bool:
+    """Every twelfth step sees whole pictures, the others windows of eight by eight patches."""
+    return step % 12 == 0
+
+
+def looseness(step: int, steps: int) -> float:
+    """The curriculum: on the patches' grid first, from the half on as in the answers' pictures."""
+    return scenes.LOOSE * min(1.0, max(0.0, (step / steps - 0.1) / 0.4))
+
+
+def pictures(seed: int, split: str, size: int, loose: float) -> list[scenes.Scene]:
     rng = np.random.default_rng(seed)
     return [
-        scenes.draw(rng, split, count=60, distinct=False)
-        if rng.random() < 0.8
-        else scenes.draw(rng, split)
+        scenes.crowd(rng, split, loose)
+        if rng.random() < 0.85
+        else scenes.draw(rng, split, loose=loose)
         for _ in range(size)
     ]
 
 
+def tensors(batch: list[scenes.Scene]) -> tuple[Tensor, ...]:
+    """Pixels (uint8, a quarter of what the thread that draws would else allocate) and labels."""
+    found = zip(*map(tower.labels, batch), strict=True)
+    parts = ([scene.pixels for scene in batch], *found)
+    return tuple(torch.from_numpy(np.stack(part)) for part in parts)
+
+
 def losses(
-    model: Any, heads: tower.DenseLabels, batch: list[scenes.Scene]
+    model: CLIPVisionModel, heads: tower.DenseLabels, batch: tuple[Tensor, ...], window: int
 ) -> tuple[Tensor, dict[str, float]]:
-    patches = model(pixel_values=tower.pixels(batch)).last_hidden_state[:, 1:]
-    name, colour, middle = heads(patches.float())
-    wanted = [np.stack(part) for part in zip(*map(tower.labels, batch), strict=True)]
-    want_name, want_colour = (torch.from_numpy(w) for w in wanted[:2])
-    want_middle = torch.from_numpy(wanted[2])
+    pixels, want_name, want_colour, want_middle = batch
+    name, colour, middle, place = heads(tower.look(model, tower.scaled(pixels), window).float())
     there = want_name != tower.NONE
     weight = torch.ones(tower.NONE + 1)
     weight[-1] = 0.3
@@ -42,61 +74,41 @@ def losses(
     loss = loss + 0.5 * F.binary_cross_entropy_with_logits(
         middle, want_middle, pos_weight=torch.tensor(4.0)
     )
+    apart = F.mse_loss(place, tower.places().expand_as(place))
+    loss = loss + apart
     right = (name.argmax(-1) == want_name)[there].float().mean()
     return loss, {
         "name": right.item(),
         "digit": (name.argmax(-1) == want_name)[want_name < 10].float().mean().item(),
         "colour": (colour.argmax(-1) == want_colour)[there].float().mean().item(),
         "empty": (name.argmax(-1) == want_name)[~there].float().mean().item(),
+        "apart": apart.item(),
         "middle": (((middle > 0) == (want_middle > 0.5))[want_middle > 0.5]).float().mean().item(),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--out", type=Path, default=Path("build/train"))
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     model, heads = tower.build(), tower.DenseLabels()
-    parameters = [*model.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=options.rate, weight_decay=0.02, betas=(0.9, 0.98))
-    saved, start = options.out / "tower.pt", 0
-    if saved.exists():
-        state = torch.load(saved, weights_only=True)
-        model.load_state_dict(state["model"])
-        heads.load_state_dict(state["heads"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
-    began, shown = time.time(), {}
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(crowd, start + 1, "train", options.batch)
-        for step in range(start + 1, options.steps + 1):
-            batch = coming.result()
-            coming = pool.submit(crowd, step + 1, "train", options.batch)
-            warm = min(1.0, step / 100) * max(
-                0.02, 0.5 * (1 + np.cos(np.pi * step / options.steps))
-            )
-            for group in optimiser.param_groups:
-                group["lr"] = options.rate * warm
-            with torch.autocast("cpu", torch.bfloat16):
-                loss, found = losses(model, heads, batch)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            for key, value in {"loss": loss.item(), **found}.items():
-                shown[key] = 0.95 * shown.get(key, value) + 0.05 * value
-            if step % 20 == 0:
-                speed = (step - start) * options.batch / (time.time() - began)
-                words = "  ".join(f"{k} {v:.3f}" for k, v in shown.items())
-                print(f"step {step}  {words}  {speed:.1f} pictures/s", flush=True)
-            if step % 100 == 0 or step == options.steps:
-                state = {"model": model.state_dict(), "heads": heads.state_dict(), "step": step}
-                torch.save(state | {"optimiser": optimiser.state_dict()}, saved)
+    training = Training(
+        options.out, "tower", {"model": model, "heads": heads}, options.steps, options.rate
+    )
+    held_out = tensors(pictures(10**9, "dev", 16, scenes.LOOSE))
+    coming = batches(training.step, options.steps, options.batch)
+    for step, batch in zip(training, coming, strict=False):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, found = losses(model, heads, batch, tower.GRID if whole(step) else WINDOW)
+        training.update(loss, found)
+        if step % 200 == 0 or step == options.steps:
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                loss, found = losses(model, heads, held_out, tower.GRID)
+            training.note({"loss": loss.item(), **found}, "dev")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+# A small LLaVA that answers one-word questions about pictures like sample.png: benchmarks/accuracy.
+TRAINED = Path(__file__).parent / "trained"
+
+
 def skeleton(name: str) -> Any:
     """The model of a checkpoint without weights; only config.json is read."""
     transformers = _transformers(name, "MODEL", "zoprune inspect")

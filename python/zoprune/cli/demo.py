@@ -1,8 +1,16 @@
-"""Prune a photograph's visual tokens and draw what was kept.
+"""Prune a picture's visual tokens: what a model still answers, and which patches were kept.
 
-Cuts the photo into 576 patches (336 x 336 pixels, LLaVA-1.5's geometry), keeps the most useful
-ones in two ways, prints how long each took and how far they agree, and writes one picture: the
-photo, the sensitivity map and the patches that each way keeps.
+Without a photo, a small trained model (7 MB, in the package) answers questions about a picture
+that it has never seen, with all 576 visual tokens, with --keep and with a quarter of that. Prints
+answers and times and writes one picture of all three.
+
+With --model, a Hugging Face checkpoint answers the --prompt about a photo with all visual tokens
+and with --keep of them: the answers, the times, and a picture of what was kept.
+
+With a photo alone there is no model to ask. Cuts the photo into 576 patches (336 x 336 pixels,
+LLaVA-1.5's geometry), keeps the most useful ones in two ways, prints how long each took and how
+far they agree, and writes one picture: the photo, the sensitivity map and the patches that each
+way keeps.
 
   paper-literal   ZOO-Prune (arXiv 2509.24837) as written, in plain PyTorch; with --literal only:
                   it takes a minute where the others take less than a second
@@ -11,9 +19,6 @@ photo, the sensitivity map and the patches that each way keeps.
 
 No pretrained weights are involved: a fixed descriptor of the pixels stands in for the vision
 tower, and random weights of LLaVA-1.5's shape (1024 -> 4096 -> 4096) for the projector.
-
-With --model, a Hugging Face checkpoint answers the --prompt with all visual tokens and with --keep
-of them instead: the answers, the times, and a picture of what was kept.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
 
     from .comparison import Outcome
 
-SUMMARY = "prune a photograph's visual tokens and draw what was kept"
+SUMMARY = "answer with few visual tokens, or prune a photograph's, and draw what was kept"
 LITERAL = "paper-literal"
 TOKENS = 576
 PROMPT = "What is in the picture?"
@@ -43,7 +48,7 @@ PATCH_PIXELS = 25  # of the picture
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``zoprune demo``."""
     parser.add_argument(
-        "photo", nargs="?", help=f"an image file (default: scikit-image's '{photos.DEFAULT}')"
+        "photo", nargs="?", help="an image file (default: the picture of the trained model)"
     )
     parser.add_argument(
         "--model",
@@ -64,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep",
         default="64",
         metavar="K",
-        help=f"tokens to keep: {KEEP}; with --model also several, 64,16; default: 64",
+        help=f"tokens to keep: {KEEP}; for a model also several, 64,16; default: 64",
     )
     parser.add_argument(
         "--per",
@@ -112,6 +117,11 @@ def run(args: argparse.Namespace) -> int:
 
         return model_demo.run(args)
     args.dtype = args.dtype or "float32"
+    if _trained(args):
+        need("the demo", "demo", "numpy", "PIL", "torch", "transformers", "safetensors")
+        from . import trained_demo
+
+        return trained_demo.run(args)
     whole = photos.open_photo(args.photo)
     photo = photos.centre(whole, 1, 1)
     need("the demo", "demo", "numpy", "torch")
@@ -142,10 +152,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _trained(args: argparse.Namespace) -> bool:
+    """Whether the trained model is asked; what it has no use for is for the stand-ins."""
+    of_stand_ins = args.literal or args.directions != 64 or args.seed != 0
+    return not (args.model or args.photo or of_stand_ins)
+
+
 def _check(args: argparse.Namespace) -> None:
     """All that can be known before the work starts."""
     args.keeps = [budget(k, None if args.model else TOKENS) for k in args.keep.split(",")]
-    if len(args.keeps) > 1 and not args.model:
+    if len(args.keeps) > 1 and not args.model and not _trained(args):
         raise UsageError(f"--keep: expected one budget without --model, got '{args.keep}'")
     if not args.model:
         keep = args.keeps[0]

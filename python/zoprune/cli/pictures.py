@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Grid = tuple[int, int]
 
-PAPER, INK, MUTED, ACCENT = "#fbfaf7", "#1c1b19", "#75716a", "#1668dc"
+PAPER, INK, MUTED, ACCENT, WRONG = "#fbfaf7", "#1c1b19", "#75716a", "#1668dc", "#c3272b"
 # viridis at 0, 0.1, ... 1: perceptually uniform, and readable without color vision.
 _VIRIDIS = "440154 482576 414487 35608d 2a788e 21908c 22a884 43bf71 7ad151 bbdf27 fde725".split()
 _MARGIN, _GUTTER = 90, 45  # pixels
@@ -27,6 +27,15 @@ class Bar:
     value: float
     figure: str
     note: str
+
+
+@dataclass
+class Reply:
+    """A question with its answer; a wrong one is shown in red, with the right one behind it."""
+
+    question: str
+    answer: str
+    right: str | None = None  # None: not known
 
 
 @dataclass
@@ -124,11 +133,45 @@ def bar_chart(bars: Sequence[Bar], side: int) -> Image.Image:
     return image
 
 
+def answered(image: Image.Image, replies: Sequence[Reply]) -> Image.Image:
+    """The picture with questions and answers below it, each pair in one line where it fits."""
+    small, large, inner, gap = _font(24), _font(30), image.width, 26
+    rows: list[tuple[int, str, str, ImageFont.FreeTypeFont]] = []  # top, text, color, font
+    right: list[tuple[int, str, str]] = []  # top, text, color
+    top = image.height + gap
+    for reply in replies:
+        wrong = reply.right is not None and reply.answer != reply.right
+        answer = f"{reply.answer} (it is {reply.right})" if wrong else reply.answer
+        color = WRONG if wrong else INK
+        if small.getlength(reply.question) + gap + large.getlength(answer) <= inner:
+            rows.append((top + 6, reply.question, MUTED, small))
+            right.append((top, answer, color))
+            top += 42
+            continue
+        for text, shade, font, pitch in (
+            (reply.question, MUTED, small, 32),
+            (answer, color, large, 40),
+        ):
+            for line in wrap(text, font, inner):
+                rows.append((top, line, shade, font))
+                top += pitch
+        top += 12
+    result = Image.new("RGB", (image.width, top), PAPER)
+    result.paste(image, (0, 0))
+    draw = ImageDraw.Draw(result)
+    for y, text, shade, font in rows:
+        draw.text((0, y), text, shade, font)
+    for y, text, shade in right:
+        draw.text((inner, y), text, shade, large, anchor="ra")
+    return result
+
+
 def sheet(
     title: str, subtitle: str, panels: Sequence[Panel], footer: str, columns: int
 ) -> Image.Image:
-    """Panels of one size, ``columns`` to a row, under a title and above a footer."""
-    panel_width, panel_height = panels[0].image.size
+    """Panels of one width, ``columns`` to a row, under a title and above a footer."""
+    panel_width = panels[0].image.width
+    panel_height = max(panel.image.height for panel in panels)
     width = 2 * _MARGIN + columns * panel_width + (columns - 1) * _GUTTER
     small, large, inner = _font(24), _font(34), width - 2 * _MARGIN
     lines, introduction = wrap(footer, small, inner), wrap(subtitle, large, inner)
