@@ -111,6 +111,33 @@ def test_packed_samples_are_as_alone(model, keep):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("keep", [3, 1.0])
+def test_packed_samples_with_multimodal_positions(qwen, keep):
+    """[4, B, L]: columns of the samples, then time, height and width."""
+    case, model = qwen
+    if V4:
+        pytest.skip("tested from transformers 5 on")
+    samples = [prompt(case, model), prompt(case, model)]
+    zoprune.prune(model, keep)
+    alone = [model(**sample).logits for sample in samples]
+    packed, positions = {}, []
+    for name in samples[0]:
+        dim = 0 if name.startswith(("pixel", "image")) else 1
+        packed[name] = torch.cat([sample[name] for sample in samples], dim)
+    for sample in samples:
+        text = {k: v for k, v in sample.items() if not k.startswith("pixel")}
+        places = model.model.get_rope_index(**text)[0]
+        positions.append(torch.cat([torch.arange(places.shape[-1]).expand(1, 1, -1), places]))
+    del packed["attention_mask"]
+    packed |= {"position_ids": torch.cat(positions, -1), "use_cache": False}
+    logits = model(**packed).logits
+    torch.testing.assert_close(logits, torch.cat(alone, 1), atol=1e-4, rtol=1e-4)
+    if keep == 1.0:
+        zoprune.restore(model)
+        torch.testing.assert_close(logits, model(**packed).logits, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_packed_samples_with_gaps_are_refused(model, inputs):
     zoprune.prune(model, 6, positions="original")
     positions = torch.arange(21)[None] % 11

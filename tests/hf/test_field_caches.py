@@ -141,3 +141,37 @@ def test_a_next_turn_with_the_first_ones_token_types(qwen):
     given = turn | {"mm_token_type_ids": types, CACHE: cache_of(first)}
     assert torch.equal(model.generate(**given, **options).sequences, expected)
     zoprune.restore(model)
+
+
+@torch.no_grad()
+def test_a_loop_over_forward_goes_on_from_generate(qwen):
+    """Without a mask, which these models do not take there, pruned or not."""
+    case, model = qwen
+    inputs = prompt(case, model)
+    zoprune.prune(model, 3)
+    options = dict(do_sample=False, suppress_tokens=[case.placeholder])
+    expected = model.generate(**inputs, **options, max_new_tokens=5)[:, -2:]
+    model.model.rope_deltas = None
+    options |= dict(max_new_tokens=3, return_dict_in_generate=True)
+    first = model.generate(**inputs, **options)
+    cache, token, tokens = cache_of(first), first.sequences[:, -1:], []
+    for _ in range(2):
+        given = {"cache_position": torch.tensor([cache.get_seq_length()])} if V4 else {}
+        output = model(input_ids=token, **{CACHE: cache}, use_cache=True, **given)
+        logits = output.logits[:, -1:]
+        logits[..., case.placeholder] = -torch.inf
+        token = logits.argmax(-1)
+        tokens.append(token)
+    zoprune.restore(model)
+    assert torch.equal(torch.cat(tokens, 1), expected)
+
+
+@torch.no_grad()
+def test_a_next_turn_with_the_first_ones_labels(model, inputs):
+    zoprune.prune(model, 6)
+    first = model.generate(**inputs, **GREEDY, return_dict_in_generate=True)
+    turn = next_turn(first.sequences)
+    expected = model.generate(**(inputs | turn), **GREEDY)
+    given = turn | {"labels": inputs["input_ids"], CACHE: cache_of(first)}
+    if not V4:  # which refuses labels in generate, pruned or not
+        assert torch.equal(model.generate(**given, **GREEDY), expected)

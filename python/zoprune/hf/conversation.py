@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import compat
-from .arguments import refuse
+from .arguments import IGNORED, refuse
 from .prompt import Shortening
 from .settings import Pruning, pruning_of
 from .shortening import shorten_text
@@ -155,10 +155,11 @@ def resume(
     if multimodal and compat.COUNTS_POSITIONS:
         refuse("cache", "None for this model with transformers < 5", "a cache")
     short = turn.short.extended(ids.shape[1] - length)
-    types = inputs.get("mm_token_type_ids")
-    if types is not None and types.shape[-1] < ids.shape[1]:  # those of the first turn
-        more = ids.shape[1] - types.shape[-1]
-        inputs = inputs | {"mm_token_type_ids": torch.nn.functional.pad(types, (0, more))}
+    for name, filler in (("mm_token_type_ids", 0), ("labels", IGNORED)):
+        given = inputs.get(name)
+        if given is not None and given.shape[-1] < ids.shape[1]:  # those of the first turn
+            more = (0, ids.shape[1] - given.shape[-1])
+            inputs = inputs | {name: torch.nn.functional.pad(given, more, value=filler)}
     given, core = turn.positions if multimodal else None, compat.core_of(model)
     if given is None:
         return shorten_text(core, pruning, inputs, short, 0, True), short

@@ -67,6 +67,8 @@ def generate(model: Any, original: Callable, *args: Any, **kwargs: Any) -> Any:
         note(list(arguments.values()), done)
         if not isinstance(output, Tensor):
             note(output, done)
+        if done.positions is not None:  # for a loop over ``forward`` that goes on from the cache
+            pruning.family.settle(model.model, done.positions, arguments.get("attention_mask"))
         turn = None
     finally:
         generating.reset(token)

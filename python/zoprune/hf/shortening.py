@@ -260,6 +260,10 @@ def positions_of(
     if compact:
         return short.compact(given)
     if inputs.get("attention_mask") is None and _is_packed(inputs.get("position_ids")):
+        if given.dim() == 3:  # the first of [4, B, L] only tells where samples begin
+            return torch.cat([short.compact(given[0])[None], short.apply(given[1:], 0)])
+        if not short.changed:
+            return short.apply(given, 0)
         refuse("positions", "'compact' with packed samples and no attention_mask", "'original'")
     return short.apply(given, 0)
 

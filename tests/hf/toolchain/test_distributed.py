@@ -204,7 +204,34 @@ def test_a_metric_file_that_both_ranks_write(ranks, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-# -- FullyShardedDataParallel ---------------------------------------------------------------------
+# -- DistributedDataParallel and FullyShardedDataParallel ----------------------------------------
+
+
+def replicated(rank, order):
+    """Each rank on pictures of its own: its logits, and the gradient that both agree on."""
+    model = make(CASE)
+    torch.manual_seed(5 + rank)
+    inputs = prompt(CASE, model, (1,))
+    expected = results_of(zoprune.prune(copy.deepcopy(model), 6), inputs)
+    if order == "prune first":
+        zoprune.prune(model, 6)
+    outer = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    if order == "wrap first":
+        assert zoprune.prune(outer, 6) is outer
+    output = outer(**inputs)
+    output.logits.square().mean().backward()
+    gradient = model.model.multi_modal_projector.linear_1.weight.grad.clone()
+    assert str(zoprune.report(outer)) == "6 of 16"
+    return expected[0], output.logits.detach(), gradient
+
+
+@pytest.mark.parametrize("order", ["wrap first", "prune first"])
+def test_distributed_data_parallel(ranks, order):
+    results = ranks.run(replicated, order)
+    for expected, got, _ in results:
+        torch.testing.assert_close(got, expected)
+    assert not torch.equal(results[0][1], results[1][1])
+    assert torch.equal(results[0][2], results[1][2]) and results[0][2].abs().sum() > 0
 
 
 def wrapped(rank, order, nested):
