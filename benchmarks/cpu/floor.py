@@ -1,7 +1,8 @@
 """``python -m benchmarks.cpu.floor``: what the closed form costs in projector forwards, by part.
 
 Processor time of one thread, taken in turns, which other work on the machine disturbs least; the
-load goes into the result. ``--output benchmarks/results/floor-<cpu>.json`` keeps it.
+load goes into the result. ``--output benchmarks/results/floor-<cpu>.json`` keeps it, and rows of
+other shapes and dtypes that are there.
 """
 
 from __future__ import annotations
@@ -80,22 +81,49 @@ def measure(shape: Shape, dtype: str, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
+def keep(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Puts rows in the place of those of the same shape and dtype."""
+    found = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    new = {(row["shape"], row["dtype"]) for row in rows}
+    others = [row for row in found["rows"] if (row["shape"], row["dtype"]) not in new]
+    about = machine() | {"clock": "processor time, one thread"}
+    about |= {"instruction_set": _native.cpu_isa(), "load": os.getloadavg()}
+    path.write_text(json.dumps({"machine": about, "rows": others + rows}, indent=1) + "\n")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of calls, columns of shapes: projector forwards."""
+    found = {(row["dtype"], row["shape"]) for row in rows}
+    columns = [(d, s.name) for d in DTYPES for s in SHAPES if (d, s.name) in found]
+    cells = {(row["call"], row["dtype"], row["shape"]): row["projectors"]["ratio"] for row in rows}
+    lines = ["| call | " + " | ".join(f"{shape}, {dtype}" for dtype, shape in columns) + " |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for call in dict.fromkeys(row["call"] for row in rows):
+        ratios = [cells.get((call, *column)) for column in columns]
+        texts = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+        lines.append(f"| {call} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=[shape.name for shape in SHAPES], action="append")
     parser.add_argument("--dtype", choices=list(DTYPES), action="append")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, help="a result file, of which other rows stay")
+    parser.add_argument("--table", type=Path, help="print what a result file has, measure nothing")
     options = parser.parse_args()
+    if options.table:
+        print(table(json.loads(options.table.read_text())["rows"]))
+        return
     torch.set_num_threads(1)
-    rows = []
     with torch.inference_mode():
         for dtype in options.dtype or DTYPES:
             for shape in SHAPES:
                 if options.shape and shape.name not in options.shape:
                     continue
-                for row in measure(shape, dtype, options.rounds):
-                    rows.append(row)
+                rows = measure(shape, dtype, options.rounds)
+                for row in rows:
                     ratio = row["projectors"]
                     print(
                         f"{shape.name:24}{dtype:6}{row['call']:30}{row['ms']:10.2f} ms"
@@ -103,10 +131,7 @@ def main() -> None:
                         flush=True,
                     )
                 if options.output:
-                    about = machine() | {"clock": "processor time, one thread"}
-                    about |= {"instruction_set": _native.cpu_isa(), "load": os.getloadavg()}
-                    text = json.dumps({"machine": about, "rows": rows}, indent=1)
-                    options.output.write_text(text + "\n")
+                    keep(options.output, rows)
 
 
 if __name__ == "__main__":

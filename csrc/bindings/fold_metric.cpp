@@ -14,7 +14,9 @@ namespace {
 
 using torch::stable::narrow, torch::stable::to, torch::stable::transpose;
 
-constexpr int64_t kBlock = 512;  // rows of the metric computed at once
+// Rows of the metric computed at once: fewer of them compute less twice, and pack weights more
+// often.
+int64_t rows_at_once() { return fused::available() ? 256 : 512; }
 
 // W W^T of W's rows from `first` on, for the first `rows` of them: fp32 [rows, H - first]. W is
 // padded where products are not fused.
@@ -28,10 +30,10 @@ Tensor gram(Tensor weight, int64_t first, int64_t rows) {
 
 template <typename Out>
 void fold(const Tensor& w1, const Tensor& w2, float scale, Out* metric) {
-  const int64_t hidden = w1.size(0);
+  const int64_t hidden = w1.size(0), at_once = rows_at_once();
   auto* const fold_rows = ZOPRUNE_BEST(fold_rows<Out>);
-  for (int64_t first = 0; first < hidden; first += kBlock) {
-    const int64_t rows = std::min(kBlock, hidden - first);
+  for (int64_t first = 0; first < hidden; first += at_once) {
+    const int64_t rows = std::min(at_once, hidden - first);
     const Tensor outputs = gram(w2, first, rows), inputs = gram(w1, first, rows);
     parallel_for(first, first + rows, 64, [&](int64_t begin, int64_t end) {
       fold_rows(begin, end, first, hidden, scale, outputs.const_data_ptr<float>(),
