@@ -110,9 +110,9 @@ def page(model: Any, processor: Any, length: int) -> Any:
                 pruned = gradio.Textbox(label="Answer with the kept ones", interactive=False)
                 times = gradio.Markdown()
         inputs, outputs = [picture, prompt, keep, method], [kept, full, pruned, times, keep]
-        button.click(ask, inputs, outputs, api_name="ask")
-        for event in (prompt.submit, keep.release):
-            event(ask, inputs, outputs, api_visibility="private")
+        # One event: a number that is typed in is released, and then the button clicked.
+        triggers = [button.click, prompt.submit, keep.release]
+        gradio.on(triggers, ask, inputs, outputs, api_name="ask", trigger_mode="once")
     return blocks
 
 
