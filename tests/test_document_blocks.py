@@ -55,6 +55,8 @@ b1, b2 = torch.randn(128), torch.randn(96)
 """,
     "docs/models.md": LLAVA
     + """
+from tests.hf.models import CASES, make
+video_model = make(next(case for case in CASES if case.name == "llava_onevision"))
 from torch import nn
 model.mm_projector = nn.Sequential(nn.Linear(24, 32), nn.GELU(), nn.Linear(32, 32))
 features = torch.randn(2, 100, 24)

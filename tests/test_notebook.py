@@ -12,14 +12,10 @@ pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install -e '.[hf]' from a clone"
 )
 
-from zoprune.cli import checkpoint
+from zoprune.cli.checkpoint import TRAINED
 
-TRAINED = getattr(checkpoint, "TRAINED", Path("nowhere"))
 NOTEBOOK = Path(__file__).parents[1] / "docs/tour.ipynb"
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.skipif(not TRAINED.is_dir(), reason="there is no trained model yet"),
-]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def cells() -> list[str]:

@@ -22,7 +22,9 @@ TOKENS = 576  # LLaVA-1.5's, until a picture has been asked about
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", required=True, metavar="NAME", help="a checkpoint's directory or hub name"
+        "--model",
+        metavar="NAME",
+        help="a checkpoint's directory or hub name (default: the package's small model)",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
@@ -43,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
     within("--port", args.port, 0, 65535)
     within("--max-new-tokens", args.max_new_tokens, 1, 65536)
     need("the page", "demo,hf,web", "numpy", "PIL", "transformers", "safetensors", "gradio")
-    from .checkpoint import load
+    from .checkpoint import TRAINED, load
 
     step = Progress("loading the checkpoint")
-    model, processor = load(args.model, "auto")
+    model, processor = load(args.model or str(TRAINED), "auto")
     step.finish(type(model).__name__)
     demo = page(model, processor, args.max_new_tokens)
     try:
