@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 from transformers import (
@@ -50,6 +51,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         eos_token="</s>",
         unk_token="<unk>",
         additional_special_tokens=["<image>"],
+        model_input_names=["input_ids", "attention_mask"],
     )
 
 
@@ -98,6 +100,13 @@ def build() -> LlavaForConditionalGeneration:
 def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
     model.to(torch.bfloat16).save_pretrained(folder)
     processor().save_pretrained(folder)
+    # transformers 5 writes names that 4 does not have, and reads those that both have.
+    file, old, new = folder / "model.safetensors", "vision_tower.", "vision_tower.vision_model."
+    weights = {name.replace(old, new): weight for name, weight in load_file(file).items()}
+    save_file(weights, file, {"format": "pt"})
+    about = folder / "tokenizer_config.json"
+    text = about.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast")
+    about.write_text(text.replace("extra_special_tokens", "additional_special_tokens"))
 
 
 def packed(questions: list[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,7 +17,7 @@ def load(family: str) -> tuple[Any, dict[str, Any], Any]:
     """(model, inputs, processor) from the command line; the tiny model has no processor."""
     parser = argparse.ArgumentParser()
     parser.add_argument("checkpoint", nargs="?", help="a directory or a name on the Hub")
-    parser.add_argument("photo", nargs="?", help="default: the demo's")
+    parser.add_argument("photo", nargs="?", help="default: scikit-image's coffee")
     parser.add_argument("question", nargs="?", default="What is in the picture?")
     args = parser.parse_args()
     if args.checkpoint is None:
