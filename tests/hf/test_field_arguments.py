@@ -195,6 +195,11 @@ def test_placeholders_are_counted_in_each_row(model):
     ids[1, :3] = IMAGE  # the totals agree
     with pytest.raises(ValueError, match=r"input_ids: expected image tokens .* in row 0 .*got 13"):
         model(**inputs)
+    inputs = prompt(CASE, model, (1, 1))
+    inputs["pixel_values"] = inputs["pixel_values"][:1]
+    for call in (model, model.generate):  # in words that trl looks for
+        with pytest.raises(ValueError, match=r"32\. Image features and image tokens do not match"):
+            call(**inputs)
 
 
 @torch.no_grad()

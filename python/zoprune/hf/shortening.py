@@ -144,12 +144,14 @@ def _slots(is_slot: Tensor, sizes: Sequence[int], modality: str) -> Tensor:
     An image lies within one row: rows end where images end.
     """
     ends = is_slot.sum(1).cumsum(0).tolist()
+    # the words of transformers, by which trl knows that its max_length cut an image
+    mismatch = f". {modality.capitalize()} features and {modality} tokens do not match"
     bounds = [0, *torch.tensor(sizes).cumsum(0).tolist()]
     if ends[-1] != bounds[-1]:
         refuse(
             "input_ids",
             f"{bounds[-1]} {modality} tokens (as many as the {modality}s have)",
-            ends[-1],
+            f"{ends[-1]}{mismatch}",
         )
     for row, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
         if end not in bounds:
@@ -158,7 +160,7 @@ def _slots(is_slot: Tensor, sizes: Sequence[int], modality: str) -> Tensor:
                 "input_ids",
                 f"{modality} tokens of whole {modality}s in row {row} "
                 f"({', '.join(map(str, whole))})",
-                end - start,
+                f"{end - start}{mismatch}",
             )
     return is_slot.flatten().nonzero()[:, 0]
 
