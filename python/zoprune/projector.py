@@ -324,6 +324,15 @@ def prepare(
         projector.use_metric(metric, estimator)
 
 
+def activation_of(module: nn.Module) -> str:
+    """The name of a module's activation; ValueError where it is none of the supported ones."""
+    name = activation_name(module)
+    if name is None:
+        known = ", ".join(name for name in ACTIVATION if name != "identity")
+        raise ValueError(f"zoprune: activation: expected one of {known}, got {module}")
+    return name
+
+
 def activation_name(module: nn.Module) -> str | None:
     """Which of the supported activations a parameterless module computes; None if none of them."""
     probe = torch.linspace(-4, 4, 65)

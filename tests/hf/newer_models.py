@@ -72,10 +72,10 @@ def qwen3_5_moe():
     return qwen3_5("Qwen3_5Moe", **EXPERTS, shared_expert_intermediate_size=16)
 
 
-def glm4v(name="Glm4v", vision=None, **text):
+def glm4v(name="Glm4v", kind="glm4v", vision=None, **text):
     import transformers
 
-    common = _qwen(name.lower())
+    common = _qwen(kind)
     common["text_config"] |= text
     for key in ("vision_start_token_id", "vision_end_token_id"):
         common[key.replace("vision", "image")] = common.pop(key)
@@ -346,6 +346,27 @@ def kimi_images(model, count):
     return inputs, tokens
 
 
+ROUTED = dict(
+    moe_intermediate_size=16,
+    n_routed_experts=4,
+    num_experts_per_tok=2,
+    n_group=1,
+    topk_group=1,
+)
+
+
+def glm4v_moe():
+    return glm4v("Glm4vMoe", "glm4v_moe", **ROUTED)
+
+
+def glm46v():
+    return glm4v("Glm46V", "glm4v", {"model_type": "glm4v_vision"})
+
+
+def glm_ocr():
+    return glm4v("GlmOcr", "glm_ocr")
+
+
 TIMED = dict(modality="video", groups="frame", frames=(2, 3, 2), timestamps=True)
 GRID = dict(mrope=True)
 CASES = [
@@ -378,4 +399,10 @@ CASES = [
         placeholder=VIDEO,
         **TIMED,
     ),
+]
+# The same code as others of their family: a shorter test, in test_siblings.py.
+SIBLINGS = [
+    Case("glm4v_moe", glm4v_moe, qwen_images, **GRID),
+    Case("glm46v", glm46v, qwen_images, **GRID),
+    Case("glm_ocr", glm_ocr, qwen_images, **GRID),
 ]

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from zoprune.estimator import Estimator
 from zoprune.gated import GatedProjector
+from zoprune.projector import activation_of
 
 from zoprune_kernels.reference import ACTIVATION
 
@@ -91,3 +92,8 @@ def test_one_line_and_flops():
     text = Projector(True, NORMS["layer"]()).described().describe()
     assert text == "LayerNorm(9) -> Linear(9 -> 7) * silu(Linear(9 -> 7)) -> Linear(7 -> 11)"
     assert Projector(False, None).described().flops() == 2 * 14 * 9 + 2 * 14 * 14
+
+
+def test_an_activation_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match=r"activation: expected one of gelu, .*, got Tanh"):
+        activation_of(nn.Tanh())

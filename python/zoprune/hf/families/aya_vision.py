@@ -3,7 +3,7 @@
 from typing import Any
 
 from ...gated import GatedProjector
-from ...projector import Projector, activation_name
+from ...projector import Projector, activation_of
 from .base import Family
 
 
@@ -13,7 +13,7 @@ class AyaVision(Family):
 
     def describe(self, *modules: Any) -> Projector:
         (module,) = modules
-        activation = activation_name(module.act) or "unknown"
+        activation = activation_of(module.act)
         norm = getattr(module, "layernorm", None)
         return GatedProjector(module.linear_1, activation, module.linear_2, norm=norm)
 

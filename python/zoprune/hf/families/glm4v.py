@@ -7,7 +7,7 @@ of a video stand apart in the prompt, between timestamps, under the placeholder 
 from typing import Any
 
 from ...gated import GatedProjector
-from ...projector import Projector, activation_name
+from ...projector import Projector, activation_of
 from .qwen2_vl import Qwen2VL
 
 
@@ -21,7 +21,7 @@ class Glm4V(Qwen2VL):
 
     def describe(self, *modules: Any) -> Projector:
         (merger,) = modules
-        activation = activation_name(merger.act_fn) or "unknown"
+        activation = activation_of(merger.act_fn)
         return GatedProjector(merger.up_proj, activation, merger.down_proj, gate=merger.gate_proj)
 
     def entry(self, core: Any) -> Any:

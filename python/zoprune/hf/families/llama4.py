@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...projector import Projector, activation_name
+from ...projector import Projector, activation_of
 from .base import Family, VisualTokens
 
 
@@ -21,7 +21,7 @@ class Llama4(Family):
 
     def describe(self, *modules: Any) -> Projector:
         projector, mlp = modules
-        activation = activation_name(mlp.activation_fn) or "unknown"
+        activation = activation_of(mlp.activation_fn)
         return Projector(mlp.fc2, activation, projector.linear_1)
 
     def entry(self, core: Any) -> Any:
