@@ -131,8 +131,9 @@ def logits_of(model, row):
     mask = torch.ones(row["inputs_embeds"].shape[:2], dtype=torch.long)
     if block is not None:
         mask = attention_mask(model, block)
-    decoder = model.get_decoder()
-    decoder = getattr(decoder, "model", decoder)
+    core = getattr(model, "model", None)  # Llama 4 has none
+    decoder = model.language_model.model if core is None else core
+    decoder = getattr(decoder, "text_model", None) or getattr(decoder, "language_model", decoder)
     with attention(model, "sdpa"):
         outputs = decoder(**row, attention_mask=mask, use_cache=False)
     logits = model.get_output_embeddings()(outputs.last_hidden_state)[0]
