@@ -356,7 +356,8 @@ ROUTED = dict(
 
 
 def glm4v_moe():
-    return glm4v("Glm4vMoe", "glm4v_moe", **ROUTED)
+    rope = _qwen("glm4v_moe")["text_config"]["rope_parameters"] | {"partial_rotary_factor": 1.0}
+    return glm4v("Glm4vMoe", "glm4v_moe", rope_parameters=rope, rope_scaling=rope, **ROUTED)
 
 
 def glm46v():
