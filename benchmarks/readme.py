@@ -32,7 +32,7 @@ BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 README, FAMILY = ROOT / "README.md", ROOT / "docs" / "family.md"
 MODELS, QUALITY = ROOT / "docs" / "models.md", ROOT / "docs" / "quality.md"
 VLLM = ROOT / "docs" / "vllm.md"
-ACCURACY, FIDELITY = "accuracy", "fidelity"  # the beginnings of these files' names
+ACCURACY, FIDELITY, FLOOR = "accuracy", "fidelity", "floor-"  # how these files' names begin
 # Of the last CPU in alphabetical order
 PICTURE, GROWTH = ROOT / "docs" / "speed.png", ROOT / "docs" / "growth.png"
 
@@ -193,7 +193,9 @@ def replace(document: str, section: str, name: str = "benchmark") -> str:
 
 def load(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The result files of a folder in alphabetical order, by the prefix of their names."""
-    prefixes = (family.PREFIX, e2e_table.PREFIX, vllm.PREFIX, PROJECTOR, ACCURACY, FIDELITY, "")
+    quoted = (PROJECTOR, FLOOR)  # by documents as they are
+    reports = (family.PREFIX, e2e_table.PREFIX, vllm.PREFIX, ACCURACY, FIDELITY)
+    prefixes = (*quoted, *reports, "")
     found: dict[str, list[dict[str, Any]]] = {prefix: [] for prefix in prefixes}
     for path in sorted(folder.glob("*.json")):
         prefix = next(prefix for prefix in found if path.name.startswith(prefix))
