@@ -29,8 +29,8 @@ CALLS = """if True:
 @pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
 @pytest.mark.skipif(not _native.LIBRARY.exists(), reason="the native library is not built")
 def test_rows_of_products_end_with_a_cache_line(tmp_path):
-    """AMX multiplies what is behind a row with zeros: NaN there would spread to the row. With scalar
-    kernels all products are torch's."""
+    """AMX multiplies what is behind a row with zeros: NaN there would spread to the row. With
+    scalar kernels all products are torch's."""
     library = tmp_path / "whole_lines.so"
     source = ROOT / "tests" / "cpu" / "whole_lines.cpp"
     subprocess.run(["g++", "-shared", "-fPIC", "-O1", source, "-o", library], check=True)
