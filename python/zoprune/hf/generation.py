@@ -68,7 +68,8 @@ def generate(model: Any, original: Callable, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(output, Tensor):
             note(output, done)
         if done.positions is not None:  # for a loop over ``forward`` that goes on from the cache
-            pruning.family.settle(model.model, done.positions, arguments.get("attention_mask"))
+            core, mask = compat.core_of(model), arguments.get("attention_mask")
+            pruning.family.settle(core, done.positions, mask)
         turn = None
     finally:
         generating.reset(token)
