@@ -95,6 +95,8 @@ inline void shape_tiles(int64_t rows) {
     shapes.rows[tile] = count[tile];
     shapes.row_bytes[tile] = 64;
   }
+  // gcc before 14 takes ldtilecfg to read eight bytes, and could leave out the others.
+  asm volatile("" : : "r"(&shapes) : "memory");
   ZOPRUNE_TILE_CONFIG(shapes);
 }
 
