@@ -56,6 +56,10 @@ def photo(tmp_path):
 
 
 def test_upload_ask_slide_and_compare(address, browser, loaded, photo, tmp_path):
+    model, processor = loaded
+    inputs = question(model, processor, Image.open(photo), "what is this ?")
+    ids = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, -4:]
+    expected = processor.decode(ids, skip_special_tokens=True)
     page = browser.new_page()
     page.set_default_timeout(240_000)  # a machine that is busy
     hosts = set()
@@ -70,10 +74,6 @@ def test_upload_ask_slide_and_compare(address, browser, loaded, photo, tmp_path)
     page.wait_for_function("document.querySelectorAll('img').length > 0")
     page.get_by_role("button", name="Ask", exact=True).click()
     page.get_by_text("3 of 16 tokens:").wait_for()
-    model, processor = loaded
-    inputs = question(model, processor, Image.open(photo), "what is this ?")
-    ids = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, -4:]
-    expected = processor.decode(ids, skip_special_tokens=True)
     assert page.get_by_label("Answer with all tokens").input_value() == expected
     assert page.get_by_label("Answer with the kept ones").input_value() != ""
     assert page.get_by_text("The middle 40 x 40 pixels").count() == 1
