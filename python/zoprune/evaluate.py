@@ -77,7 +77,8 @@ def split_arguments(text: str) -> tuple[str, dict[str, Any]]:
     Raises ValueError where there is no ``keep``, where a piece is no ``name=value``, or where
     ``keep`` is no budget.
     """
-    others, ours = [], {}
+    others: list[str] = []
+    ours: dict[str, Any] = {}
     for piece in _pieces(text):
         name, equals, value = piece.partition("=")
         if not equals or not name.strip():
@@ -161,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     try:
-        models = importlib.import_module("lmms_eval.models")
+        models: Any = importlib.import_module("lmms_eval.models")
         command = importlib.import_module("lmms_eval.__main__")
     except ImportError as error:
         print(f"zoprune: lmms_eval: expected it to be installed, got: {error}", file=sys.stderr)

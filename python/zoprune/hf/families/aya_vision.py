@@ -8,7 +8,10 @@ from .base import Family
 
 
 class AyaVision(Family):
-    models = ("AyaVisionForConditionalGeneration", "Cohere2VisionForConditionalGeneration")
+    models: tuple[str, ...] = (
+        "AyaVisionForConditionalGeneration",
+        "Cohere2VisionForConditionalGeneration",
+    )
     inputs = {"image": ("pixel_values",)}  # noqa: RUF012
 
     def describe(self, *modules: Any) -> Projector:

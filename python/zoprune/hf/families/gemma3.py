@@ -9,7 +9,7 @@ from .base import Family, VisualTokens
 
 
 class Gemma3(Family):
-    models = ("Gemma3ForConditionalGeneration",)
+    models: tuple[str, ...] = ("Gemma3ForConditionalGeneration",)
     inputs = {"image": ("pixel_values",)}  # noqa: RUF012
 
     def describe(self, *modules: Any) -> Projector:

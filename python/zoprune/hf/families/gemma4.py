@@ -13,7 +13,7 @@ from .grids import Grids
 
 
 class Gemma4(Grids):
-    models = ("Gemma4ForConditionalGeneration",)
+    models: tuple[str, ...] = ("Gemma4ForConditionalGeneration",)
     projector = "model.embed_vision"
     inputs = {  # noqa: RUF012
         "image": ("pixel_values", "image_position_ids"),

@@ -12,7 +12,7 @@ from .qwen2_vl import Qwen2VL
 
 
 class Glm4V(Qwen2VL):
-    models = (
+    models: tuple[str, ...] = (
         "Glm4vForConditionalGeneration",
         "Glm4vMoeForConditionalGeneration",
         "Glm46VForConditionalGeneration",

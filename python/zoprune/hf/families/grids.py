@@ -11,7 +11,7 @@ from .base import Family, View, VisualTokens
 
 class Grids(Family):
     tower = "model.visual"
-    groups = "frame"
+    groups: str | None = "frame"
     inputs = {  # noqa: RUF012
         "image": ("pixel_values", "image_grid_thw"),
         "video": ("pixel_values_videos", "video_grid_thw"),

@@ -11,7 +11,10 @@ from .base import Family, View, VisualTokens
 
 
 class Idefics3(Family):
-    models = ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")
+    models: tuple[str, ...] = (
+        "Idefics3ForConditionalGeneration",
+        "SmolVLMForConditionalGeneration",
+    )
     inputs = {"image": ("pixel_values", "pixel_attention_mask")}  # noqa: RUF012
     projector = "model.connector.modality_projection"
     language_model = "model.text_model"

@@ -4,4 +4,7 @@ from .base import Family
 
 
 class InternVL(Family):
-    models = ("InternVLForConditionalGeneration", "QianfanOCRForConditionalGeneration")
+    models: tuple[str, ...] = (
+        "InternVLForConditionalGeneration",
+        "QianfanOCRForConditionalGeneration",
+    )

@@ -11,7 +11,7 @@ from .grids import Grids
 
 
 class KimiK25(Grids):
-    models = ("Kimi_K25ForConditionalGeneration",)
+    models: tuple[str, ...] = ("Kimi_K25ForConditionalGeneration",)
     projector = "model.mm_projector"
     tower = "model.vision_tower"
     groups = None  # a video is one frame, the mean of its own

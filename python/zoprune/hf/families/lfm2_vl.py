@@ -11,7 +11,7 @@ from .grids import Grids
 
 
 class Lfm2VL(Family):
-    models = ("Lfm2VlForConditionalGeneration",)
+    models: tuple[str, ...] = ("Lfm2VlForConditionalGeneration",)
     inputs = {"image": ("pixel_values", "spatial_shapes", "pixel_attention_mask")}  # noqa: RUF012
 
     def entry(self, core: Any) -> Any:
@@ -44,5 +44,5 @@ class Lfm2VL(Family):
 
 
 class Lfm3VL(Grids):
-    models = ("Lfm3VlForConditionalGeneration",)
+    models: tuple[str, ...] = ("Lfm3VlForConditionalGeneration",)
     tower = "model.vision_tower"

@@ -13,7 +13,7 @@ from .base import Family, VisualTokens
 
 
 class Llama4(Family):
-    models = ("Llama4ForConditionalGeneration",)
+    models: tuple[str, ...] = ("Llama4ForConditionalGeneration",)
     inputs = {"image": ("pixel_values",)}  # noqa: RUF012
     projector = "multi_modal_projector"
     further = ("vision_model.vision_adapter.mlp",)

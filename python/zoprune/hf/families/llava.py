@@ -9,7 +9,7 @@ from .base import Family, View, sized_views
 
 
 class Llava(Family):
-    models = ("LlavaForConditionalGeneration",)
+    models: tuple[str, ...] = ("LlavaForConditionalGeneration",)
     passed_on = ("image_sizes",)
 
     def views(
@@ -23,9 +23,9 @@ class Llava(Family):
 class VipLlava(Llava):
     """A LayerNorm over the features of several layers, then the MLP."""
 
-    models = ("VipLlavaForConditionalGeneration",)
+    models: tuple[str, ...] = ("VipLlavaForConditionalGeneration",)
 
 
 class DeepseekVL(Llava):
-    models = ("DeepseekVLForConditionalGeneration",)
+    models: tuple[str, ...] = ("DeepseekVLForConditionalGeneration",)
     projector = "model.aligner"

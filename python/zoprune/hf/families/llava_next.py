@@ -11,7 +11,7 @@ from .base import Family, View, VisualTokens
 
 
 class LlavaNext(Family):
-    models = ("LlavaNextForConditionalGeneration",)
+    models: tuple[str, ...] = ("LlavaNextForConditionalGeneration",)
     groups = "crop"  # 0 is the base view; newlines belong to no crop and always stay
 
     def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:

@@ -12,7 +12,7 @@ from .llava_next import LlavaNext
 
 
 class LlavaOnevision(LlavaNext):
-    models = ("LlavaOnevisionForConditionalGeneration",)
+    models: tuple[str, ...] = ("LlavaOnevisionForConditionalGeneration",)
     groups = "frame"
     inputs = {  # noqa: RUF012
         "image": ("pixel_values", "image_sizes", "batch_num_images", "vision_aspect_ratio"),

@@ -12,7 +12,10 @@ from .base import Family, View, VisualTokens, sized_views
 
 
 class Mistral3(Family):
-    models = ("Mistral3ForConditionalGeneration", "MistralLarge4ForConditionalGeneration")
+    models: tuple[str, ...] = (
+        "Mistral3ForConditionalGeneration",
+        "MistralLarge4ForConditionalGeneration",
+    )
 
     def describe(self, *modules: Any) -> Projector:
         return replace(super().describe(*modules), unfolded=True)
@@ -34,7 +37,7 @@ class Mistral3(Family):
 
 
 class LightOnOcr(Mistral3):
-    models = ("LightOnOcrForConditionalGeneration",)
+    models: tuple[str, ...] = ("LightOnOcrForConditionalGeneration",)
     projector = "model.vision_projection"
 
 

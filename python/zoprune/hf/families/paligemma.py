@@ -4,5 +4,5 @@ from .base import Family
 
 
 class PaliGemma(Family):
-    models = ("PaliGemmaForConditionalGeneration",)
+    models: tuple[str, ...] = ("PaliGemmaForConditionalGeneration",)
     inputs = {"image": ("pixel_values",)}  # noqa: RUF012

@@ -12,7 +12,7 @@ from .grids import Grids
 
 
 class Qwen2VL(Grids):
-    models = ("Qwen2VLForConditionalGeneration",)
+    models: tuple[str, ...] = ("Qwen2VLForConditionalGeneration",)
     projector = "model.visual.merger"
     mrope = True
     inputs = {  # noqa: RUF012
@@ -50,11 +50,14 @@ class Qwen2VL(Grids):
 class Qwen35(Qwen2VL):
     """Qwen3.5: one family of images and text, with linear attention in most language layers."""
 
-    models = ("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration")
+    models: tuple[str, ...] = (
+        "Qwen3_5ForConditionalGeneration",
+        "Qwen3_5MoeForConditionalGeneration",
+    )
 
 
 class Qwen25VL(Qwen2VL):
-    models = ("Qwen2_5_VLForConditionalGeneration",)
+    models: tuple[str, ...] = ("Qwen2_5_VLForConditionalGeneration",)
 
     def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
         """The projector sees the tokens window after window."""

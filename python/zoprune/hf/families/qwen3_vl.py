@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Qwen3VL(Qwen2VL):
-    models = ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
+    models: tuple[str, ...] = (
+        "Qwen3VLForConditionalGeneration",
+        "Qwen3VLMoeForConditionalGeneration",
+    )
 
     def hook(self, core: Any) -> None:
         super().hook(core)
