@@ -219,7 +219,7 @@ def test_the_kept_square_is_red(family, planted, monkeypatch):
         for kept, red in ((best, True), (view.tokens[-1, -1], False)):
             image = overlay.picture([view], kept[None], processor)
             cell = image.width * image.height / view.tokens.numel()
-            assert (redness(image).sum() > cell / 8) == red
+            assert (redness(image).sum() > cell / 10) == red  # its frame takes some
         seen += 1
     assert seen
 
