@@ -27,7 +27,7 @@ OTHERS = [
     *("64", "0.25", b"1", "all", None, [64], (64,), {64}, {"keep": 64}),
     *(np.array([64]), np.array([0.25]), np.array([]), torch.tensor([64]), torch.tensor([0.25])),
     *(1j, np.complex64(1), torch.tensor(1j), Decimal("0.25"), np.array("64"), np.array(None)),
-    *(torch.tensor(0.25, device="meta"), object()),
+    *(torch.tensor(0.25, device="meta"), Ellipsis),
 ]
 
 
