@@ -184,6 +184,7 @@ def test_a_name_on_the_hub(checkpoint, photo, tmp_path, monkeypatch, capsys):
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(tmp_path), raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert demo("tiny/llava", photo, tmp_path / "kept.png", "--keep", "5") == 0
     assert demo("tiny/none", photo, tmp_path / "kept.png", "--keep", "5") == 2
