@@ -32,7 +32,7 @@ def report(model: PrunedProjector) -> Kept: ...
 @overload
 def report(model: Any) -> Report: ...
 def report(model: Any) -> Any:
-    """What a model's last call in this thread or task kept, or what the call of an output kept.
+    """What a model's last call with images in this thread or task kept, or that of an output.
 
     Args:
         model: a pruned model, however wrapped, a ``PrunedProjector``, or the output of a pruned
@@ -44,6 +44,7 @@ def report(model: Any) -> Any:
 
     Raises:
         RuntimeError: there was no such call, or a later one ran in another thread or task.
+        TypeError: ``model`` is neither, such as the output of a call that had text alone.
 
     Example::
 
@@ -58,6 +59,11 @@ def report(model: Any) -> Any:
         from .hf import compat
         from .hf.families import unwrap
 
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                "zoprune: report: expected a pruned model, or the output of a call of one with "
+                f"images or videos, got {type(model).__name__} without a report"
+            )
         model = compat.core_of(unwrap(model)[0])
     calls = _calls.get()
     entry = None if calls is None else calls.get(model)

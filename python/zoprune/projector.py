@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import time
 import warnings
@@ -269,12 +270,14 @@ def find_projector(module: nn.Module) -> Projector:
     )
     if len(linears) == 1 and not names:
         return Projector(linears[0], "identity", None)
+    _check_chain(module, linears)
     inner = kinds[-3:] == ["activation", "norm", "linear"]
     if len(linears) not in (2, 3) or len(names) != 1 or len(found) > 1 or "norm" in kinds[1:-2]:
         raise ValueError(
             f"zoprune: {type(module).__name__}: expected [norm] -> linear 1 -> activation -> "
             f"linear 2, or the norm before linear 2, got {len(found)} norms, {len(linears)} linear "
-            f"layers and {len(names)} activations: {', '.join(kinds)}"
+            f"layers and {len(names)} activations that are modules and one of "
+            f"{', '.join(ACTIVATION)}: {', '.join(kinds)}"
         )
     norm = next(iter(found), None)
     return Projector(
@@ -285,6 +288,16 @@ def find_projector(module: nn.Module) -> Projector:
         merge=linears[0] if len(linears) == 3 else None,
         inner_norm=norm if inner else None,
     )
+
+
+def _check_chain(module: nn.Module, linears: list[Any]) -> None:
+    sizes = [layers.sizes(layer) for layer in linears]
+    if any(out != into for (_, out), (into, _) in itertools.pairwise(sizes)):
+        chain = ", ".join(f"{into} -> {out}" for into, out in sizes)
+        raise ValueError(
+            f"zoprune: {type(module).__name__}: expected linear layers defined in the order in "
+            f"which they run, each as wide as what comes before it, got {chain}"
+        )
 
 
 def check_linear(method: str) -> None:

@@ -286,3 +286,30 @@ def test_a_pruned_projector_whose_layers_are_replaced(name):
     assert torch.equal(fresh(x)[1], kept) and torch.equal(tokens, mlp(x)[kept])
     torch.testing.assert_close(zoprune.report(fresh).scores[0], scores)
     assert not torch.allclose(scores, before, rtol=0.01)
+
+
+class Unordered(nn.Module):
+    """Layers defined in another order than they run in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.act, self.up = nn.Linear(32, 12), nn.GELU(), nn.Linear(24, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.act(self.up(x)))
+
+
+def test_layers_that_do_not_fit_are_named():
+    with pytest.raises(
+        ValueError, match=r"Unordered: .* got 32 -> 12, 24 -> 32"
+    ):
+        zoprune.PrunedProjector(Unordered(), 4)
+    with pytest.raises(ValueError, match="0 activations that are modules and one of gelu"):
+        zoprune.PrunedProjector(
+            nn.Sequential(nn.Linear(24, 32), nn.Softplus(), nn.Linear(32, 12)), 4
+        )
+
+
+def test_the_report_of_what_has_none():
+    with pytest.raises(TypeError, match=r"report: expected a pruned model, or the output .* dict"):
+        zoprune.report({})
