@@ -300,9 +300,7 @@ class Unordered(nn.Module):
 
 
 def test_layers_that_do_not_fit_are_named():
-    with pytest.raises(
-        ValueError, match=r"Unordered: .* got 32 -> 12, 24 -> 32"
-    ):
+    with pytest.raises(ValueError, match=r"Unordered: .* got 32 -> 12, 24 -> 32"):
         zoprune.PrunedProjector(Unordered(), 4)
     with pytest.raises(ValueError, match="0 activations that are modules and one of gelu"):
         zoprune.PrunedProjector(
