@@ -59,7 +59,7 @@ def report(model: Any) -> Any:
         from .hf import compat
         from .hf.families import unwrap
 
-        if not isinstance(model, nn.Module):
+        if not isinstance(model, nn.Module) and not hasattr(model, "model"):
             raise TypeError(
                 "zoprune: report: expected a pruned model, or the output of a call of one with "
                 f"images or videos, got {type(model).__name__} without a report"
