@@ -10,13 +10,14 @@ import transformers
 from packaging.version import Version
 from torch import Tensor
 
+from tests.hf import grid_models, newer_models
 from tests.hf import linear_models as linear
 from tests.hf import mlp_models as mlp
-from tests.hf import newer_models as newer
 from tests.hf.case import VIDEOS, Case
 from tests.hf.mlp_models import IMAGE, PAD, VISION_END, VISION_START
 
 NEWEST = Version(transformers.__version__) >= Version("5.24.dev0")  # has every class
+NEWER = [*grid_models.CASES, *newer_models.CASES]
 VIEWS = dict(linear=True, groups="crop", views=linear.VIEWS)
 CASES = [
     Case("llava", mlp.llava, mlp.llava_images),
@@ -53,9 +54,9 @@ CASES = [
     Case("gemma3", linear.gemma3, mlp.internvl_images, linear=True, bidirectional="images"),
     Case("idefics3", linear.idefics3, linear.view_images, **VIEWS),
     Case("smolvlm", linear.smolvlm, linear.view_images, **VIEWS),
-    *newer.CASES,
+    *NEWER,
 ]
-OLDER = [case for case in CASES if case not in newer.CASES]
+OLDER = [case for case in CASES if case not in NEWER]
 
 
 def make(case: Case) -> torch.nn.Module:
@@ -72,7 +73,7 @@ def make(case: Case) -> torch.nn.Module:
 
 def build(case: Case) -> torch.nn.Module:
     """The family's model, with its usual random weights."""
-    if not NEWEST and case in (*newer.CASES, *newer.SIBLINGS):
+    if not NEWEST and case in (*NEWER, *grid_models.SIBLINGS):
         pytest.skip("tested from transformers 5.24 on")
     return case.build()
 

@@ -21,22 +21,6 @@ CASE = CASES[0]
 GREEDY = dict(max_new_tokens=5, do_sample=False)
 
 
-@pytest.fixture(scope="module")
-def shared():
-    return make(CASE)
-
-
-@pytest.fixture
-def model(shared):
-    yield shared
-    zoprune.restore(shared)
-
-
-@pytest.fixture
-def inputs(model):
-    return prompt(CASE, model, (1,))
-
-
 def pruned_inputs(model, inputs, keep, **options):
     """The shortened prompt as inputs of the unpruned model, and the kept indices."""
     zoprune.prune(model, keep, **options)

@@ -21,21 +21,6 @@ CASE = CASES[0]
 GREEDY = dict(max_new_tokens=3, do_sample=False)
 
 
-@pytest.fixture(scope="module")
-def shared():
-    return make(CASE)
-
-
-@pytest.fixture
-def clone(shared):
-    return copy.deepcopy(shared)
-
-
-@pytest.fixture
-def inputs(shared):
-    return prompt(CASE, shared, (1,))
-
-
 @torch.no_grad()
 def length(model, inputs):
     """Columns of the language model's input: 21 unpruned, 11 with 6 tokens; alike in generate."""

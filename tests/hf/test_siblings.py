@@ -9,9 +9,9 @@ pytest.importorskip(
 
 import zoprune
 
+from tests.hf.grid_models import SIBLINGS
 from tests.hf.hand_pruned import continued, hand_pruned, logits_of
 from tests.hf.models import make, prompt
-from tests.hf.newer_models import SIBLINGS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

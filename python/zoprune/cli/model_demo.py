@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from .. import budgets
 from ..calls import report
 from ..hf.prune import prune, restore
 from . import overlay, pictures
 from . import photo as photos
+from .answers import answer as timed
 from .errors import UsageError, first_line
 from .options import print_json
 from .progress import Progress
@@ -131,27 +130,10 @@ def draw(
 def _answer(name: str, model: Any, processor: Any, inputs: dict[str, Any], length: int) -> Answer:
     step = Progress(name)
     model.generate(**inputs, max_new_tokens=1, do_sample=False)  # warm up
-    clock = _Clock()
-    ids = model.generate(**inputs, max_new_tokens=length, do_sample=False, streamer=clock)
-    seconds = time.perf_counter() - clock.start
-    step.finish(f"{seconds:.2f} s")
-    text = processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    first = clock.times[1] - clock.start  # the prompt comes before it
-    return Answer(text.strip(), first, seconds)
-
-
-class _Clock:
-    """A streamer of ``generate`` that notes when the prompt and each token arrive."""
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-        self.times: list[float] = []
-
-    def put(self, value: Tensor) -> None:
-        self.times.append(time.perf_counter())
-
-    def end(self) -> None:
-        pass
+    found = timed(model, inputs, length)
+    step.finish(f"{found.seconds:.2f} s")
+    text = processor.decode(found.ids, skip_special_tokens=True)
+    return Answer(text.strip(), found.first, found.seconds)
 
 
 def counted(answer: Answer) -> str:
