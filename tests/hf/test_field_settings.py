@@ -10,9 +10,11 @@ transformers = pytest.importorskip(
 import numpy as np  # noqa: E402
 import zoprune  # noqa: E402
 from torch import nn  # noqa: E402
+from zoprune.hf.families import SUPPORTED  # noqa: E402
+from zoprune.hf.families.refused import REASONS  # noqa: E402
 
 from tests.hf.field import BY_NAME, hand_logits, hooks_of  # noqa: E402
-from tests.hf.models import make, prompt  # noqa: E402
+from tests.hf.models import NEWEST, make, prompt  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,6 +69,15 @@ def test_a_class_of_another_engine_with_the_same_name():
     with pytest.raises(TypeError, match=r"lacks .*model\.multi_modal_projector"):
         zoprune.prune(other, 4)
     assert vars(other) == before and not other.multi_modal_projector._forward_hooks
+
+
+@pytest.mark.parametrize("name", sorted(REASONS))
+def test_known_models_that_cannot_be_pruned_are_refused_with_the_reason(name):
+    assert name not in SUPPORTED and (hasattr(transformers, name) or not NEWEST)
+    other = type(name, (nn.Module,), {})()
+    with pytest.raises(TypeError, match=f"got {name}, which is none of them: {REASONS[name]}"):
+        zoprune.prune(other, 4)
+    assert not hasattr(other, "_zoprune")
 
 
 def test_the_class_of_a_pruned_model_is_an_ordinary_one(model):
