@@ -1,7 +1,7 @@
 """Parts of ``make gpu-report`` that run in this package: ``python -m benchmarks.gpu.parts PART``.
 
     library | check | selection DTYPE | family DTYPE | scoring DTYPE | ceilings |
-    sanitizer TOOL | sanitized
+    sanitizer TOOL | sanitized | profile | profiled
 
 Each writes what it has found after every row, so that its time limit loses no more than the row at
 hand.
@@ -9,7 +9,9 @@ hand.
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -17,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ import torch
 
 from ..git import commit
 from . import cases, timing
-from .runner import ROOT, Row, write_part
+from .runner import OUTPUT, ROOT, Row, write_part
 
 PACKAGES = ("torch", "triton", "transformers", "numpy")
 # Loads the library in a process of its own and tells what it was built for.
@@ -215,6 +218,78 @@ def sanitized() -> int:
     return 0
 
 
+def profile() -> int:
+    """Runs ``profiled`` under Nsight Compute: what bounds each kernel, and where warps wait."""
+    executable = shutil.which("ncu") or "/usr/local/cuda/bin/ncu"
+    if not Path(executable).exists():
+        print("ncu is not installed")
+        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        recording = str(Path(folder) / "profile.ncu-rep")
+        # The card's clocks stay as they are: it may be shared.
+        command = [executable, "--set", "full", "--clock-control", "none", "-o", recording]
+        command += ["--profile-from-start", "off", sys.executable, "-m", "benchmarks.gpu.parts"]
+        status = subprocess.run([*command, "profiled"], cwd=ROOT).returncode
+        pages: Row = {}
+        for page in ("details", "source"):
+            read = [executable, "--import", recording, "--csv", "--page", page]
+            pages[page] = subprocess.run(read, capture_output=True, text=True).stdout
+        if out := os.environ.get(OUTPUT):  # beside the report, by Nsight Compute's own names
+            for page, text in pages.items():
+                Path(out).with_name(f"profile-{page}.csv").write_text(text)
+    write_part({"profile": profiled_kernels(pages["details"])})
+    return status
+
+
+# Of Nsight Compute's metrics those that tell what a kernel is bound by.
+TOLD = (
+    "Duration",
+    "SM Frequency",
+    "Memory Throughput",
+    "DRAM Throughput",
+    "L1/TEX Cache Throughput",
+    "L2 Cache Throughput",
+    "Compute (SM) Throughput",
+    "Executed Ipc Active",
+    "Issue Slots Busy",
+    "Registers Per Thread",
+    "Achieved Occupancy",
+)
+
+
+def profiled_kernels(details: str) -> list[Row]:
+    """Each launch with the metrics ``TOLD``, from the CSV text of Nsight Compute's details."""
+    launches: dict[str, Row] = {}
+    for line in csv.DictReader(io.StringIO(details[details.find('"ID"') :])):
+        launch = launches.setdefault(line["ID"], {"kernel": line["Kernel Name"][:100]})
+        if line.get("Metric Name") in TOLD:
+            value = f"{line['Metric Value']} {line['Metric Unit']}"
+            launch.setdefault(line["Metric Name"], value.strip())
+    return list(launches.values())
+
+
+def profiled() -> int:
+    """One call each of what is worth a look, compiled before."""
+    import zoprune_kernels as zk
+
+    from ..shapes import LLAVA, LLAVA_NEXT, make_inputs
+
+    x = make_inputs(LLAVA, torch.bfloat16).to("cuda")
+    longer = make_inputs(LLAVA_NEXT, torch.bfloat16).to("cuda")
+    layers = (x.x, x.w1, x.b1, x.w2, x.b2)
+    with torch.inference_mode():
+        for recorded in (False, True):
+            if recorded:
+                torch.cuda.synchronize()
+                torch.cuda.profiler.start()
+            zk.project_and_select(*layers, LLAVA.keep[0], metric=x.metric)
+            zk.select(longer.scores, longer.keys, LLAVA_NEXT.keep[-1])
+            zk.sensitivity(*layers[:4], zk.directions(64, LLAVA.inputs, device="cuda"), step=0.01)
+            torch.cuda.synchronize()
+    torch.cuda.profiler.stop()
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     name, *rest = arguments
     if name in cases.PARTS:
@@ -225,6 +300,8 @@ def main(arguments: list[str]) -> int:
         "ceilings": ceilings,
         "sanitizer": sanitizer,
         "sanitized": sanitized,
+        "profile": profile,
+        "profiled": profiled,
     }
     return others[name](*rest)
 

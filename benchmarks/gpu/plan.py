@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 
 from .runner import ROOT, Part
@@ -18,7 +19,7 @@ def gpu_tests() -> list[str]:
     files = sorted(str(t.relative_to(ROOT)) for t in tests if t.stem != "test_gpu_report")
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *files]
     if importlib.util.find_spec("xdist"):
-        command += ["-n", "8"]
+        command += ["-n", str(min(14, os.cpu_count() or 1))]
     if importlib.util.find_spec("pytest_timeout"):
         command += ["--timeout", "60"]
     return command
@@ -28,7 +29,7 @@ def gpu_tests() -> list[str]:
 FIRST = {
     "library": Part(measuring("library"), 170, vital=True),
     "check": Part(measuring("check"), 60),
-    "gpu-tests": Part(gpu_tests(), 60, package="pytest"),
+    "gpu-tests": Part(gpu_tests(), 110, package="pytest"),
     "ceilings": Part(measuring("ceilings"), 20),
     "select-bf16": Part(measuring("selection", "bf16"), 40),
     "scoring-bf16": Part(measuring("scoring", "bf16"), 60),
@@ -42,6 +43,7 @@ SECOND = {
     "select-fp16": Part(measuring("selection", "fp16"), 40),
     "scoring-fp16": Part(measuring("scoring", "fp16"), 60),
     "family-fp16": Part(measuring("family", "fp16"), 60),
+    "profile": Part(measuring("profile"), 60),
     "racecheck": Part(measuring("sanitizer", "racecheck"), 120),
 }
 ASKED_FOR = {  # by --only
