@@ -91,7 +91,8 @@ def cases(capability: int, dtype: torch.dtype) -> list[Case]:
         return lambda: linear.linear(x, w1, b1, activation, table.linear, **outputs)
 
     def score(activation: str, form: int) -> Callable[[], object]:
-        first = linear.FirstLayer(None, hidden, hidden, a)
+        slope = hidden.to(sensitivity.slope_dtype(dtype))
+        first = linear.FirstLayer(None, slope, hidden, a)
         return lambda: sensitivity.partial_norms(first, v, w2, activation, table, 132, (form,))
 
     def second_layer(project: bool, quadratic_form: bool) -> Callable[[], object]:
@@ -108,7 +109,7 @@ def cases(capability: int, dtype: torch.dtype) -> list[Case]:
         device = torch.device("cpu")
         return lambda: directions.directions(_NUM, _DEPTH, distribution, 0, torch.float32, device)
 
-    finite = {"slope": dtype, "cubic": True, "preactivation": True}
+    finite = {"slope": sensitivity.slope_dtype(dtype), "cubic": True, "preactivation": True}
     return [
         Case("directions, sphere", draw("sphere"), False),
         Case("directions, rademacher", draw("rademacher"), False),

@@ -11,7 +11,7 @@ from zoprune_kernels.triton import register
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 OPS = torch.ops.zoprune
 # As under the interpreter; float32 is IEEE, its functions of a are good to a few ulp.
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 4e-3}
 # Activations are float32 arithmetic whatever the dtype.
 KINDS = [(torch.bfloat16, name) for name in reference.ACTIVATION]
 KINDS += [(torch.float32, "gelu"), (torch.float32, "relu"), (torch.float16, "silu")]

@@ -29,6 +29,7 @@ from .operators import (
     SCORE_TOLERANCE,
     TOKEN_TOLERANCE,
     certify,
+    score_tolerance,
 )
 
 __all__ = [
@@ -57,4 +58,5 @@ __all__ = [
     "projector",
     "refusals",
     "relative_error",
+    "score_tolerance",
 ]

@@ -66,7 +66,7 @@ def _linear_kernel(
 class FirstLayer(NamedTuple):
     """phi(a), phi'(a), phi'''(a) / 6 and a, each [T, H] with padded rows, or None.
 
-    phi and the cubic coefficient have x's dtype, a is float32.
+    phi and the cubic coefficient have x's dtype, phi' the one asked for, a is float32.
     """
 
     projected: Tensor | None

@@ -104,7 +104,7 @@ def _directional(x: Tensor, p: Layers, directions: Tensor, step: float, outputs:
         p.activation,
         table.linear,
         projected=outputs,
-        slope=x.dtype if sensitivity.DERIVATIVE in forms else None,
+        slope=sensitivity.slope_dtype(x.dtype) if sensitivity.DERIVATIVE in forms else None,
         cubic=sensitivity.CUBIC in forms,
         preactivation=sensitivity.DIFFERENCE in forms,
     )
