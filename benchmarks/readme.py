@@ -28,6 +28,7 @@ from .projector import PREFIX as PROJECTOR
 from .shapes import LLAVA, LLAVA_NEXT, QWEN
 from .targets import Row, find
 
+EAGER = "†"  # marks a ratio of eager calls
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 README, FAMILY = ROOT / "README.md", ROOT / "docs" / "family.md"
 MODELS, QUALITY = ROOT / "docs" / "models.md", ROOT / "docs" / "quality.md"
@@ -104,6 +105,11 @@ def section(results: list[dict[str, Any]]) -> str:
             "\\* The paper's scores were timed with a few of their 64 directions and scaled: their "
             "time is linear in that number."
         )
+    if any(EAGER in line for line in lines):
+        notes.append(
+            f"{EAGER}: the other cannot be captured in a CUDA graph; both are eager calls, from an "
+            "idle GPU until the result is there. All other times are those of CUDA graphs."
+        )
     if any(" - |" in line for line in lines):
         notes.append("-: not measured yet.")
     return "\n".join([*found, "", *filter(None, notes)]).rstrip()
@@ -150,8 +156,12 @@ def cell(row: Row, against: str, on_cpu: bool) -> str:
         return f"{row['eager']['host'] * 1e6:.3g} µs"
     if against not in row.get("against", {}):
         return "-"
-    text = table.ratio(row["against"][against])
-    return text if on_cpu else f"{text}, {row['seconds'] * 1e6:.3g} µs"
+    found = row["against"][against]
+    text = table.ratio(found)
+    if on_cpu:
+        return text
+    own = row["eager"]["whole"] if found.get("eager") else row["seconds"]
+    return f"{text}, {own * 1e6:.3g} µs{EAGER if found.get('eager') else ''}"
 
 
 def memory_note(result: dict[str, Any]) -> str:

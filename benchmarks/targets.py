@@ -25,19 +25,21 @@ class Target:
     unit: str  # "x", "MiB" or "us"
     look_up: Callable[[list[Row]], float | None]
     at_most: bool = False
+    basis: Callable[[list[Row]], str] = lambda rows: ""  # what the value is of, where that varies
 
     def verdict(self, rows: list[Row]) -> Row:
         """``measured`` and ``met`` are None where the row was not measured or was refused."""
         measured, met = self.look_up(rows), None
         if measured is not None:
             met = measured <= self.goal if self.at_most else measured >= self.goal
+        missed = met is False
         return {
             "target": self.text,
             "goal": self.goal,
             "unit": self.unit,
             "measured": measured,
             "met": met,
-            "note": NOTES.get(self.text, "") if met is False else "",
+            "note": " ".join(filter(None, (self.basis(rows), NOTES.get(self.text, "") * missed))),
         }
 
 
@@ -61,6 +63,18 @@ def ratio(
             return None
         found = row["against"][against]["ratio"]
         return 1 / found if inverse else found
+
+    return look_up
+
+
+def kind(
+    op: str, variant: str, shape: Shape, dtype: str, against: str
+) -> Callable[[list[Row]], str]:
+    """Looks up whether a ratio is one of eager calls: the other cannot be captured in a graph."""
+
+    def look_up(rows: list[Row]) -> str:
+        found = find(rows, op, variant, shape, dtype).get("against", {}).get(against, {})
+        return "both eager" if found.get("eager") else ""
 
     return look_up
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from .. import scoring, selection
-from ..case import Case, Group, Row, Run, checked
+from ..case import Case, Group, Row, Run, Terms, checked
 from ..family import cases as family
 from ..shapes import LLAVA, LLAVA_NEXT, QWEN, Inputs, Shape, make_inputs, with_copies
 from . import timing
@@ -86,23 +86,50 @@ def measure(name: str, dtype: str, device: str = "cuda") -> Iterator[Row]:
             place = {"op": name, "variant": "inputs", "shape": shape.name, "dtype": dtype}
             yield place | {"refused": f"{type(error).__name__}: {error}"}
             continue
-        baseline_seconds: dict[str, float] = {}
+        baselines = Baselines(group.baselines, copies)
         for case in group.cases:
             row = group.row(case) | checked(case, group.inputs)
             if "refused" not in row:
-                row |= timed(case, group.baselines, copies, baseline_seconds)
+                row |= timed(case, baselines, copies)
             yield row
 
 
-def timed(
-    case: Case[Any],
-    plain: dict[str, Run[Any]],
-    copies: list[Any],
-    baseline_seconds: dict[str, float],
-) -> Row:
-    """Times and comparisons of a case whose result is right; each failure spoils itself only."""
+class Baselines:
+    """Seconds of what a group's cases are compared with, each measured once."""
+
+    def __init__(self, runs: Mapping[str, Run[Any]], copies: list[Any]) -> None:
+        self.runs, self.copies = runs, copies
+        self._captured: dict[str, float | None] = {}
+        self._eager: dict[str, float] = {}
+
+    def captured(self, name: str) -> float | None:
+        """In a CUDA graph; None where it cannot be captured, as the published loop."""
+        if name not in self._captured:
+            calls = self._calls(name)
+            able = timing.can_be_captured(calls[0])
+            times = timing.seconds_per_call(calls) if able else None
+            self._captured[name] = None if times is None else statistics.median(times)
+        return self._captured[name]
+
+    def eager(self, name: str) -> float:
+        """As its users run it: from an idle GPU until the result is there."""
+        if name not in self._eager:
+            self._eager[name] = timing.eager(self._calls(name))["whole"]
+        return self._eager[name]
+
+    def _calls(self, name: str) -> list[Callable[[], Any]]:
+        return [lambda x=x: self.runs[name](x) for x in self.copies]
+
+
+def timed(case: Case[Any], baselines: Baselines, copies: list[Any]) -> Row:
+    """Times and comparisons of a case whose result is right; each failure spoils itself only.
+
+    Like is compared with like: graph with graph, and where a baseline cannot be captured, its eager
+    time with the case's own; such a comparison is marked ``eager``.
+    """
+    calls = [lambda x=x: case.run(x) for x in copies]
     try:
-        samples = timing.seconds_per_call([lambda x=x: case.run(x) for x in copies])
+        samples = timing.seconds_per_call(calls)
     except Exception as error:
         return {"refused": f"{type(error).__name__}: {error}"}
     seconds = statistics.median(samples)
@@ -116,19 +143,21 @@ def timed(
             row.setdefault("not_measured", {})[what] = f"{type(error).__name__}: {error}"
             return None
 
-    def seconds_of(name: str) -> float:
-        if name not in baseline_seconds:
-            calls = [lambda x=x: plain[name](x) for x in copies]
-            baseline_seconds[name] = statistics.median(timing.seconds_per_call(calls))
-        return baseline_seconds[name]
+    def compared(terms: Terms) -> Row:
+        captured = [baselines.captured(name) for name, _ in terms]
+        eager = None in captured
+        if eager and "eager" not in row:
+            raise RuntimeError("it cannot be captured, and no eager call was measured")
+        times = [baselines.eager(name) for name, _ in terms] if eager else captured
+        other = sum(factor * time for (_, factor), time in zip(terms, times, strict=True))
+        own = row["eager"]["whole"] if eager else seconds
+        found: Row = {"ratio": other / own, "seconds": other, "of": terms}
+        return found | ({"eager": True} if eager else {})
 
-    for label, terms in case.against.items():
-        other = attempt(
-            label, lambda terms=terms: sum(factor * seconds_of(name) for name, factor in terms)
-        )
-        if other is not None:
-            row["against"][label] = {"ratio": other / seconds, "seconds": other, "of": terms}
-    if host := attempt("eager", lambda: timing.eager(lambda: case.run(copies[0]))):
+    if host := attempt("eager", lambda: timing.eager(calls)):
         row["eager"] = host
-    row["kernels"] = attempt("kernels", lambda: timing.kernel_names(lambda: case.run(copies[0])))
+    for label, terms in case.against.items():
+        if found := attempt(label, lambda terms=terms: compared(terms)):
+            row["against"][label] = found
+    row["kernels"] = attempt("kernels", lambda: timing.kernel_names(calls[0]))
     return row | {"kernels": row["kernels"] or []}

@@ -20,7 +20,7 @@ def table(report: Row) -> str:
     if report["rows"]:
         lines.append(
             f"{'operator':58}{'us':>9}{'eager us: host':>15}{'whole':>9}{'launches':>9}"
-            "  times faster than"
+            "  times faster than (eager: whole against whole)"
         )
     lines += map(line, report["rows"])
     for verdict in report["targets"]:
@@ -29,7 +29,8 @@ def table(report: Row) -> str:
             measured = f"{verdict['measured']:.3g} {verdict['unit']}"
             met = "yes" if verdict["met"] else "NO"
         goal = f"{verdict['goal']:g} {verdict['unit']}"
-        lines.append(f"{verdict['target']:58}{goal:>10}{measured:>12}  {met}")
+        note = f"  {verdict['note']}" if verdict["note"] else ""
+        lines.append(f"{verdict['target']:58}{goal:>10}{measured:>12}  {met}{note}")
     return "\n".join(lines)
 
 
@@ -51,7 +52,10 @@ def line(row: Row) -> str:
         return f"{name:58}  REFUSED {row['refused'][:200]}"
     eager = row.get("eager", {})
     host, whole = (f"{eager[n] * 1e6:.1f}" if n in eager else "-" for n in ("host", "whole"))
-    against = "  ".join(f"{label} {v['ratio']:.3g}" for label, v in row["against"].items())
+    against = "  ".join(
+        f"{label} {v['ratio']:.3g}{' (eager)' if v.get('eager') else ''}"
+        for label, v in row["against"].items()
+    )
     missing = "".join(
         f"  no {what}: {why[:80]}" for what, why in row.get("not_measured", {}).items()
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..shapes import LLAVA, LLAVA_NEXT
-from ..targets import Target, microseconds, ratio
+from ..targets import Target, kind, microseconds, ratio
 
 
 def targets(dtype: str) -> list[Target]:
@@ -21,6 +21,7 @@ def targets(dtype: str) -> list[Target]:
             60,
             "x",
             ratio("score_and_select", closed, LLAVA, dtype, "paper"),
+            basis=kind("score_and_select", closed, LLAVA, dtype, "paper"),
         ),
         Target(
             f"m = 64 scores: time over a bare GEMM of their FLOPs, {dtype}",

@@ -15,7 +15,7 @@ from torch import Tensor
 WARM_UP_SECONDS = 0.05
 SAMPLE_SECONDS = 0.3
 SAMPLES = 5, 100  # at least, at most
-EAGER_CALLS = 30
+EAGER_CALLS = 5, 50
 
 
 def copies_beyond_cache(bytes_of_one: int) -> int:
@@ -46,19 +46,39 @@ def seconds_per_call(calls: Sequence[Callable[[], Any]]) -> list[float]:
     return [sample / len(calls) for sample in samples]
 
 
-def eager(call: Callable[[], Any]) -> dict[str, float]:
+def can_be_captured(call: Callable[[], Any]) -> bool:
+    """Whether a CUDA graph may hold a call: none that reads the GPU's data or copies to it."""
+    call()  # an error of its own is none of capturing
+    try:
+        capture([call])
+    except RuntimeError:
+        return False
+    finally:
+        torch.cuda.synchronize()
+    return True
+
+
+def eager(calls: Sequence[Callable[[], Any]]) -> dict[str, float]:
     """Without a graph: ``host`` seconds until a call returns, ``whole`` until its result is there.
 
-    Medians, the GPU being idle at each call's start.
+    Medians of single calls, taken in turns, the GPU being idle at each one's start.
     """
+    calls[0]()
     host, whole = [], []
-    for _ in range(EAGER_CALLS):
+    least, most = EAGER_CALLS
+    until = time.perf_counter() + SAMPLE_SECONDS
+    for turn in range(most):
+        if turn >= least and time.perf_counter() > until:
+            break
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
+        begin.record()
         start = time.perf_counter()
-        output = call()
+        output = calls[turn % len(calls)]()
         host.append(time.perf_counter() - start)
+        end.record()
         torch.cuda.synchronize()
-        whole.append(time.perf_counter() - start)
+        whole.append(begin.elapsed_time(end) / 1e3)
         del output
     return {"host": statistics.median(host), "whole": statistics.median(whole)}
 
@@ -103,7 +123,7 @@ def kernel_names(call: Callable[[], Any]) -> list[str]:
 
     call()
     torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as recorded:
         call()
         torch.cuda.synchronize()
     events = [event for event in recorded.events() if event.device_type.name == "CUDA"]

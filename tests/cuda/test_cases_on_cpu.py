@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks import baselines
 from benchmarks.gpu import cases, timing
 from benchmarks.shapes import TINY, with_copies
 
@@ -20,7 +21,8 @@ def on_cpu(monkeypatch):
         return [1e-5, 2e-5, 3e-5]
 
     monkeypatch.setattr(timing, "seconds_per_call", seconds_per_call)
-    monkeypatch.setattr(timing, "eager", lambda call: {"host": 1e-5, "whole": 2e-5})
+    monkeypatch.setattr(timing, "eager", lambda calls: {"host": 1e-5, "whole": 4e-5})
+    monkeypatch.setattr(timing, "can_be_captured", lambda call: True)
     monkeypatch.setattr(timing, "kernel_names", lambda call: ["a"])
     for part in cases.PARTS.values():
         monkeypatch.setitem(part.__dict__, "shapes", (TINY,))
@@ -48,6 +50,41 @@ def test_a_failing_profiler_or_baseline_spoils_no_row(on_cpu, monkeypatch):
     monkeypatch.setattr(cases.selection, "plain", lambda shape: {})
     row = next(cases.measure("selection", "bf16", "cpu"))
     assert row["seconds"] == 2e-5 and set(row["not_measured"]) >= {"loop", "better loop"}
+
+
+def test_what_cannot_be_captured_is_compared_eagerly(on_cpu, monkeypatch):
+    """All terms of a sum, if one cannot; the others stay graph against graph."""
+    loop, captured = [], []
+
+    def can_be_captured(call):
+        before = len(loop)
+        call()
+        captured.append(len(loop) == before)
+        return captured[-1]
+
+    real = baselines.authors_selection
+    monkeypatch.setattr(
+        baselines, "authors_selection", lambda *given: loop.append(0) or real(*given)
+    )
+    monkeypatch.setattr(timing, "can_be_captured", can_be_captured)
+    monkeypatch.setattr(
+        timing, "eager", lambda calls: [calls[0]()] and {"host": 1e-5, "whole": 8e-5}
+    )
+    row = next(cases.measure("selection", "bf16", "cpu"))
+    assert row["against"]["loop"] | {"of": 0} == {
+        "ratio": 1.0,
+        "seconds": 8e-5,
+        "of": 0,
+        "eager": True,
+    }
+    assert "eager" not in row["against"]["better loop"]
+    assert row["against"]["better loop"]["seconds"] == 2e-5
+    rows = {row["op"]: row for row in cases.measure("scoring", "bf16", "cpu")}
+    paper = rows["project_and_select"]["against"]["paper"]
+    assert paper["eager"] and paper["seconds"] == sum(factor for _, factor in paper["of"]) * 8e-5
+    assert "eager" not in rows["project_and_select"]["against"]["projector"]
+    asked = len(captured)
+    assert asked < sum(len(case["against"]) for case in rows.values())  # each once only
 
 
 def test_a_shape_that_cannot_be_made_hides_no_other(on_cpu, monkeypatch):

@@ -323,6 +323,18 @@ def test_the_table_and_the_readme_show_what_was_measured_and_what_not():
     assert "GPU: not measured yet." in readme.generate([])
 
 
+def test_tables_tell_a_ratio_of_eager_calls():
+    closed = {"op": "score_and_select", "variant": "closed form, k = 64"}
+    row = MEASURED | closed | {"against": {"paper": {"ratio": 30.0, "eager": True}}}
+    part = {"status": "ok", "seconds": 1.0, "output": "", "rows": [row], "machine": ABOUT}
+    found = json.loads(json.dumps(report.merge({}, "a", part, "abc")))
+    found["targets"] = report.verdicts(found["rows"])
+    text = summary.table(found)
+    assert "paper 30 (eager)" in text and "30 x  NO  both eager" in text
+    document = readme.generate([found])
+    assert "30x, 70 µs†" in document and "†: the other cannot be captured" in document
+
+
 def test_adopted_results_go_by_the_cards_name(tmp_path, monkeypatch, capsys):
     from benchmarks import machine
 
