@@ -9,6 +9,7 @@ hand.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.metadata
 import io
@@ -186,17 +187,21 @@ def sanitizer(tool: str) -> int:
     command = [executable, "--tool", tool, "--error-exitcode", "9", "--launch-timeout", "60"]
     command += ["--kernel-name", "kernel_substring=select_kernel"]
     command += [sys.executable, "-m", "benchmarks.gpu.parts", "sanitized"]
+    command += ["small"] if tool == "racecheck" else []  # it takes several times as long
     return subprocess.run(command, env=environment, cwd=ROOT).returncode
 
 
-def sanitized() -> int:
-    """A few selections of every kind, small enough for compute-sanitizer."""
+SMALL, LARGER = ((1, 63, 24, 20), (1, 131, 7, 5)), ((2, 300, 520, 150),)  # images, tokens, dim, k
+
+
+def sanitized(size: str = "") -> int:
+    """A few selections of every kind, small enough for compute-sanitizer; ``small``: fewer."""
     import zoprune_kernels as zk
     from zoprune_kernels import testing
 
     torch.manual_seed(0)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        for images, tokens, dim, k in ((1, 63, 24, 20), (2, 300, 520, 150), (1, 131, 7, 5)):
+        for images, tokens, dim, k in SMALL if size == "small" else SMALL + LARGER:
             scores = torch.rand(images, tokens, device="cuda")
             keys = torch.randn(images, tokens, dim, device="cuda").to(dtype)
             picks = zk.select(scores, keys, k, valid=scores > 0.1, max_similarity=0.9)
@@ -211,34 +216,63 @@ def sanitized() -> int:
             sizes = torch.tensor([0, tokens // 3, tokens], dtype=torch.int32, device="cuda")
             zk.select_varlen(scores[0], keys[0], sizes, sizes, tokens)
             print(dtype, images, tokens, dim, k, flush=True)
-    scores, keys = torch.rand(3000, device="cuda"), torch.randn(3000, 8, device="cuda")
-    zk.select_coverage(scores, keys, 4)  # too many tokens to keep their cosines
+    if size != "small":
+        scores, keys = torch.rand(3000, device="cuda"), torch.randn(3000, 8, device="cuda")
+        zk.select_coverage(scores, keys, 4)  # too many tokens to keep their cosines
     torch.cuda.synchronize()
     print("all selections are right")
     return 0
 
 
+# Kernels worth a profile, and those whose machine code is worth a page.
+PROFILED = "select_kernel|_linear_kernel|_project_and_quadratic_kernel|_sensitivity_kernel"
+READ = "select_kernel"
+RECORDING, DETAILS, SOURCE = 65, 15, 15  # seconds
+LARGEST_RECORDING = 16 << 20  # bytes that are kept
+
+
 def profile() -> int:
-    """Runs ``profiled`` under Nsight Compute: what bounds each kernel, and where warps wait."""
+    """Runs ``profiled`` under Nsight Compute: what bounds each kernel, and where warps wait.
+
+    Beside the report come, by Nsight Compute's own names, the recording, which opens in its window,
+    the details of all kernels, and the source page of the selections; each as soon as it is there.
+    """
     executable = shutil.which("ncu") or "/usr/local/cuda/bin/ncu"
     if not Path(executable).exists():
         print("ncu is not installed")
         return 1
-    with tempfile.TemporaryDirectory() as folder:
-        recording = str(Path(folder) / "profile.ncu-rep")
+    with tempfile.TemporaryDirectory() as temporary:
+        out = os.environ.get(OUTPUT)
+        folder = Path(out).parent if out else Path(temporary)
+        recording = folder / "profile.ncu-rep"
         # The card's clocks stay as they are: it may be shared.
-        command = [executable, "--set", "full", "--clock-control", "none", "-o", recording]
+        command = [executable, "--set", "full", "--clock-control", "none", "-f"]
+        command += ["--kernel-name", f"regex:{PROFILED}", "-o", str(recording.with_suffix(""))]
         command += ["--profile-from-start", "off", sys.executable, "-m", "benchmarks.gpu.parts"]
-        status = subprocess.run([*command, "profiled"], cwd=ROOT).returncode
-        pages: Row = {}
-        for page in ("details", "source"):
-            read = [executable, "--import", recording, "--csv", "--page", page]
-            pages[page] = subprocess.run(read, capture_output=True, text=True).stdout
-        if out := os.environ.get(OUTPUT):  # beside the report, by Nsight Compute's own names
-            for page, text in pages.items():
-                Path(out).with_name(f"profile-{page}.csv").write_text(text)
-    write_part({"profile": profiled_kernels(pages["details"])})
+        status = limited([*command, "profiled"], RECORDING)
+        if not recording.exists():
+            print("there is no recording")
+            return status or 1
+        reading = [executable, "--import", str(recording), "--csv", "--page"]
+        details, source = folder / "profile-details.csv", folder / "profile-source.csv"
+        status |= limited([*reading, "details"], DETAILS, details)
+        write_part({"profile": profiled_kernels(details.read_text(errors="replace"))})
+        limited([*reading, "source", "--kernel-name", f"regex:{READ}"], SOURCE, source)
+        if recording.stat().st_size > LARGEST_RECORDING:
+            print(f"the recording of {recording.stat().st_size} bytes is not kept")
+            recording.unlink()
     return status
+
+
+def limited(command: list[str], seconds: float, output: Path | None = None) -> int:
+    """Runs a command for so long at most; what it has written to ``output`` by then stays."""
+    with contextlib.ExitStack() as opened:
+        stdout = opened.enter_context(output.open("w")) if output else None
+        try:
+            return subprocess.run(command, cwd=ROOT, stdout=stdout, timeout=seconds).returncode
+        except subprocess.TimeoutExpired:
+            print(f"over {seconds} s: {' '.join(command)}", flush=True)
+            return 1
 
 
 # Of Nsight Compute's metrics those that tell what a kernel is bound by.
@@ -277,6 +311,7 @@ def profiled() -> int:
     x = make_inputs(LLAVA, torch.bfloat16).to("cuda")
     longer = make_inputs(LLAVA_NEXT, torch.bfloat16).to("cuda")
     layers = (x.x, x.w1, x.b1, x.w2, x.b2)
+    directions = zk.directions(64, LLAVA.inputs, device="cuda")
     with torch.inference_mode():
         for recorded in (False, True):
             if recorded:
@@ -284,7 +319,7 @@ def profiled() -> int:
                 torch.cuda.profiler.start()
             zk.project_and_select(*layers, LLAVA.keep[0], metric=x.metric)
             zk.select(longer.scores, longer.keys, LLAVA_NEXT.keep[-1])
-            zk.sensitivity(*layers[:4], zk.directions(64, LLAVA.inputs, device="cuda"), step=0.01)
+            zk.sensitivity(*layers[:4], directions, step=0.0)
             torch.cuda.synchronize()
     torch.cuda.profiler.stop()
     return 0

@@ -3,7 +3,7 @@
     make gpu-report OUT=DIR                       # the first run, within 580 s
     make gpu-report OUT=DIR ARGS=--second         # what failed once more, then fp16 and races
     make gpu-report OUT=DIR ARGS="--only e2e"     # one part
-    python -m benchmarks.gpu --adopt DIR          # takes DIR's results into benchmarks/results
+    python -m benchmarks.gpu --adopt DIR [DIR ..] # takes DIRs' results into benchmarks/results
 
 Every part runs in a process of its own with a limit of its own, so that none hides the others;
 ``runner`` says what is in DIR. A part that did not run now keeps what an earlier run of the same
@@ -17,7 +17,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import plan
@@ -131,17 +131,33 @@ def wanted(options: argparse.Namespace, report: Report, parts: Mapping[str, Part
     return [*needed, *mends, *(name for name in plan.SECOND if name in parts)]
 
 
-def adopt(folder: Path) -> int:
-    """Copies a folder's report to ``benchmarks/results/<gpu>.json``."""
+def join(reports: Sequence[Row]) -> Row:
+    """One report of several of the same card: of a part that several have, the last one's."""
+    joined: Row = {}
+    for report in reports:
+        about = report.get("machine", {})
+        for name, part in report.get("parts", {}).items():
+            rows = [row for row in report.get("rows", []) if row["part"] == name]
+            found = part | {"rows": rows, "machine": about}
+            if name == "ceilings":
+                found["ceilings"] = report.get("ceilings", {})
+            joined = merge(joined, name, found, part["commit"])
+    return joined | {"targets": verdicts(joined.get("rows", []))}
+
+
+def adopt(folders: Sequence[Path]) -> int:
+    """Copies what is in the folders' reports to ``benchmarks/results/<gpu>.json``."""
     from ..machine import RESULTS, file_name
 
-    report = read_json(folder / REPORT)
-    if not report.get("rows"):
-        print(f"{folder / REPORT}: expected measured rows, got none", file=sys.stderr)
+    reports = [read_json(folder / REPORT) for folder in folders]
+    places = ", ".join(str(folder / REPORT) for folder in folders)
+    cards = {about["name"] for report in reports if (about := report.get("machine"))}
+    if len(cards) != 1 or not any(report.get("rows") for report in reports):
+        got = " and ".join(sorted(cards)) if len(cards) > 1 else "none"
+        print(f"{places}: expected measured rows of one card, got {got}", file=sys.stderr)
         return 1
-    report.pop("running", None)
-    target = RESULTS / file_name(report["machine"]["name"])
-    write_json(target, report)
+    target = RESULTS / file_name(cards.pop())
+    write_json(target, join(reports))
     print(f"{target}; python -m benchmarks.readme writes the documents")
     return 0
 
@@ -159,7 +175,9 @@ def main(arguments: list[str], parts: Mapping[str, Part] = plan.PARTS) -> int:
         "--seconds", type=float, default=SECONDS, help="limit of all parts together"
     )
     parser.add_argument("--commit", help="name of the measured commit")
-    parser.add_argument("--adopt", type=Path, metavar="DIR", help="take DIR's results; run nothing")
+    parser.add_argument(
+        "--adopt", type=Path, nargs="+", metavar="DIR", help="take DIRs' results; run nothing"
+    )
     options = parser.parse_args(arguments)
     if options.adopt:
         return adopt(options.adopt)

@@ -283,7 +283,11 @@ def test_the_plan_fits_its_time_and_the_sanitizer_its_launches(monkeypatch):
     limits = {name: part.limit for name, part in plan.FIRST.items()}
     assert sum(limits.values()) - limits["library"] + 60 <= report.SECONDS
     assert plan.FIRST["library"].vital
+    # Names of tests, in the order of the files, and no process of a compiler's besides.
     command = plan.gpu_tests()
+    assert command[command.index("-o") + 1] == "addopts=" and "-v" in command
+    assert plan.FIRST["gpu-tests"].limit <= 75
+    assert plan.FIRST["gpu-tests"].environment["TORCHINDUCTOR_COMPILE_THREADS"] == "1"
     assert "tests/cuda/test_gpu_operators.py" in command
     assert "tests/cuda/test_gpu_report.py" not in command
     ran = []
@@ -292,6 +296,55 @@ def test_the_plan_fits_its_time_and_the_sanitizer_its_launches(monkeypatch):
     monkeypatch.setattr(parts.subprocess, "run", lambda command, **_: ran.append(command) or done)
     assert parts.sanitizer("memcheck") == 0
     assert ran[0][ran[0].index("--launch-timeout") + 1] == "60"
+    assert ran[0][-1] == "sanitized"
+    assert parts.sanitizer("racecheck") == 0 and ran[1][-2:] == ["sanitized", "small"]
+
+
+DETAILS = """==PROF== Disconnected
+"ID","Kernel Name","Context","Section Name","Metric Name","Metric Unit","Metric Value"
+"0","_linear_kernel","1","GPU Speed Of Light Throughput","Duration","us","9.31"
+"0","_linear_kernel","1","GPU Speed Of Light Throughput","L2 Cache Throughput","%","41.2"
+"0","_linear_kernel","1","Memory Workload Analysis","L2 Cache Throughput","%","41.3"
+"0","_linear_kernel","1","Launch Statistics","Grid Size","","160"
+"1","select_kernel, ""bf16"", 4","1","Launch Statistics","Registers Per Thread","regs","128"
+"1","select_kernel, ""bf16"", 4","1","SpeedOfLight","","",""
+"""
+
+
+def test_a_profile_is_told_in_a_few_numbers_a_kernel():
+    assert parts.profiled_kernels(DETAILS) == [
+        {"kernel": "_linear_kernel", "Duration": "9.31 us", "L2 Cache Throughput": "41.2 %"},
+        {"kernel": 'select_kernel, "bf16", 4', "Registers Per Thread": "128 regs"},
+    ]
+    assert parts.profiled_kernels("") == []
+
+
+NCU = """#!/bin/sh
+case "$*" in
+*--import*details*) cat <<'END'
+{details}END
+;;
+*--import*source*) echo "the first lines"; exec sleep 60 ;;
+*) while [ "$1" != -o ]; do shift; done; echo recorded > $2.ncu-rep ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("largest", [100, 1])
+def test_a_profile_loses_nothing_of_what_is_there(tmp_path, monkeypatch, largest):
+    """The source page does not end; the recording is kept where it is small enough."""
+    ncu = tmp_path / "ncu"
+    ncu.write_text(NCU.format(details=DETAILS))
+    ncu.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv(runner.OUTPUT, str(tmp_path / "part.json"))
+    monkeypatch.setattr(parts, "SOURCE", 0.5)
+    monkeypatch.setattr(parts, "LARGEST_RECORDING", largest)
+    assert parts.profile() == 0
+    assert len(runner.read_json(tmp_path / "part.json")["profile"]) == 2
+    assert (tmp_path / "profile-details.csv").read_text() == DETAILS
+    assert (tmp_path / "profile-source.csv").read_text() == "the first lines\n"
+    assert (tmp_path / "profile.ncu-rep").exists() is (largest == 100)
 
 
 def test_tests_are_counted_also_where_they_were_ended():
@@ -340,7 +393,40 @@ def test_adopted_results_go_by_the_cards_name(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(machine, "RESULTS", tmp_path)
     assert report.main(["--adopt", str(tmp_path)]) == 1
-    assert "expected measured rows, got none" in capsys.readouterr().err
+    assert "expected measured rows of one card, got none" in capsys.readouterr().err
     run(tmp_path / "out", "--only", "works")
     assert report.main(["--adopt", str(tmp_path / "out")]) == 0
     assert json.loads((tmp_path / "nvidia-x.json").read_text())["rows"]
+
+
+def test_adopted_results_of_one_card_are_joined(tmp_path, monkeypatch, capsys):
+    """A later folder's part wins; what it found of a part that failed there, as well."""
+    from benchmarks import machine
+
+    monkeypatch.setattr(machine, "RESULTS", tmp_path)
+    one, two = tmp_path / "1", tmp_path / "2"
+    first = WRITES.replace('"rows": [', f'"rows": [{ROW | {"op": "other"}}, ')
+    run(one, of={"a": python(first), "b": python(WRITES)})
+    again = WRITES.replace("2e-05", "3e-05").replace("2026-01-01", "2026-01-02")
+    later = {"a": python(again + "raise SystemExit(1)"), "c": python(again)}
+    run(two, "--commit", "def", of=later)
+    assert report.main(["--adopt", str(one), str(two)]) == 0
+    found = json.loads((tmp_path / "nvidia-x.json").read_text())
+    assert {name: part["commit"] for name, part in found["parts"].items()} == {
+        "a": "def",
+        "b": "abc",
+        "c": "def",
+    }
+    rows = [(row["part"], row["op"], row.get("seconds")) for row in found["rows"]]
+    assert sorted(rows, key=str) == [
+        ("a", "other", None),
+        ("a", "select", 3e-05),
+        ("b", "select", 2e-05),
+        ("c", "select", 3e-05),
+    ]
+    assert found["machine"]["date"] == "2026-01-02" and len(found["targets"]) == 10
+    run(two, of={"d": python(WRITES.replace("NVIDIA X", "NVIDIA Y"))})
+    assert report.main(["--adopt", str(one), str(two)]) == 1
+    assert (
+        "expected measured rows of one card, got NVIDIA X and NVIDIA Y" in capsys.readouterr().err
+    )

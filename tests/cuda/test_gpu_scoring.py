@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from zoprune_kernels import reference
 from zoprune_kernels.testing import DTYPES, operator_calls, projector
@@ -37,7 +37,7 @@ def triton_runs_here():
 
 
 @pytest.mark.parametrize("dtype, activation", KINDS)
-@pytest.mark.parametrize("tokens", [1, 63, 577, 1000])
+@pytest.mark.parametrize("tokens", [1, 63, 577])
 def test_scores_match_float64(tokens, dtype, activation):
     p, layers = gpu_projector(tokens, d=160, hidden=712, out=520, dtype=dtype)
     u = OPS.directions(5, 160, seed=tokens, device="cuda")
@@ -82,10 +82,10 @@ def test_directions_are_those_of_the_cpu(distribution):
         assert torch.allclose(here, there, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", register.OPERATORS)
-def test_opcheck(name, dtype):
-    arguments, options = operator_calls(dtype)[name]
+def test_opcheck(name):
+    """In float32; test_gpu_operators has bfloat16."""
+    arguments, options = operator_calls(torch.float32)[name]
     if name == "directions":
         options = {**options, "device": "cuda"}
     result = torch.library.opcheck(getattr(OPS, name).default, cuda(arguments), cuda(options))
@@ -155,19 +155,19 @@ def test_any_device():
         assert torch.equal(ours.cpu(), theirs.cpu())
 
 
-@pytest.mark.parametrize("name", ["directions", "sensitivity", "project_and_select"])
-def test_compiles_with_reduced_overhead(name):
-    arguments, options = cuda(operator_calls(torch.bfloat16)[name])
-    if name == "directions":
-        options["device"] = "cuda"
-    operator = getattr(OPS, name)
-    compiled = torch.compile(
-        lambda *a: operator(*a, **options), fullgraph=True, mode="reduce-overhead"
-    )
-    want = operator(*arguments, **options)
+def test_compiles_with_reduced_overhead():
+    """In one CUDA graph: directions that are drawn, scores along them, and the selection."""
+    _, layers = gpu_projector(2, 63, d=160, hidden=712, out=520, dtype=torch.bfloat16)
+
+    def prune(*layers):
+        u = OPS.directions(5, 160, seed=3, device="cuda")
+        return OPS.sensitivity(*layers[:4], u), *OPS.project_and_select(*layers, 8, u)
+
+    compiled = torch.compile(prune, fullgraph=True, mode="reduce-overhead")
+    want = prune(*layers)
     for _ in range(3):  # warm up, capture, replay
-        got = [out.clone() for out in tree_leaves(compiled(*arguments))]
-    for ours, theirs in zip(got, tree_leaves(want), strict=True):
+        got = [out.clone() for out in compiled(*layers)]
+    for ours, theirs in zip(got, want, strict=True):
         assert torch.equal(ours, theirs)
 
 
