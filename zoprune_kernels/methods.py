@@ -39,6 +39,8 @@ def in_python(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(arguments: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    if not any(name in arguments for name in names):
+        return dict(arguments)
     for name, other in names.items():
         if name in arguments and other in arguments:
             raise TypeError(f"zoprune: expected one of {name} and {other}, which are the same")
@@ -60,7 +62,9 @@ class Options:
     @classmethod
     def of(cls: type[AnyOptions], arguments: Mapping[str, Any]) -> AnyOptions:
         """From all arguments of a call, under their Python names."""
-        return cls(**{f.name: arguments[f.name] for f in fields(cls) if f.name in arguments})
+        return cls(
+            **{name: arguments[name] for name in cls.__dataclass_fields__ if name in arguments}
+        )
 
     def check(self, fail: Fail) -> None:
         for f in fields(self):
@@ -172,6 +176,8 @@ METHODS: dict[str, Method] = {
 }
 
 
+# What methods take besides scores and keys.
+TENSORS = [name for method in METHODS.values() for name in method.tensors]
 # What a ``*_and_select`` call may say of a selection besides the method and ``max_similarity``.
 OPTIONS = sorted(
     {f.name for method in METHODS.values() for f in fields(method.options)}
@@ -187,13 +193,10 @@ class Selection:
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
-        arguments = in_python(arguments)
-        kinds = dict.fromkeys(method.options for method in METHODS.values())
-        self.options = {kind: kind.of(arguments) for kind in kinds}
-        self.select = SelectOptions.of(arguments)
+        self._given = in_python(arguments)
+        self.select = SelectOptions.of(self._given)
         self.name = self.select.method
-        tensors = [name for method in METHODS.values() for name in method.tensors]
-        self.tensors: dict[str, Tensor | None] = {name: arguments.get(name) for name in tensors}
+        self.tensors: dict[str, Tensor | None] = {name: self._given.get(name) for name in TENSORS}
 
     @property
     def method(self) -> Method:
@@ -202,15 +205,16 @@ class Selection:
     @property
     def arguments(self) -> dict[str, Any]:
         """What the method's operator takes besides scores, keys, counts, masks and ``sort``."""
-        own = {name: self.tensors[name] for name in self.method.tensors}
-        return vars(self.options[self.method.options]) | own
+        kind = self.method.options
+        options = self.select if kind is SelectOptions else kind.of(self._given)
+        return vars(options) | {name: self.tensors[name] for name in self.method.tensors}
 
     def check(self, fail: Fail) -> None:
         """All options, also those of other methods; keys are the projector's outputs by default."""
         if self.name not in METHODS:
             fail("method", f"one of {', '.join(METHODS)}", shown(self.name))
-        for options in self.options.values():
-            options.check(fail)
+        for kind in dict.fromkeys(method.options for method in METHODS.values()):
+            kind.of(self._given).check(fail)
         if self.method.options is not SelectOptions:
             for f in fields(SelectOptions):
                 value = getattr(self.select, f.name)

@@ -54,12 +54,12 @@ def test_llava_with_its_own_tiles(fake):
     w2 = torch.empty(4096, 4096).bfloat16()
     b1, b2, metric = w2[0].clone(), w2[1].clone(), torch.empty_like(w2)
     p = scoring.Layers(w1, b1, w2, b2, "gelu")
-    kernels, maps = launches(fake, scoring.closed_form, x, p, metric, outputs=True)
-    assert kernels == 3
-    assert maps > 0
     u = torch.empty(64, 1024)
-    kernels, _ = launches(fake, scoring.directional, x, p, u, 0.01, outputs=True)
-    assert kernels == 8
+    for _ in range(2):  # through Triton's own search for a kernel, then past it
+        kernels, maps = launches(fake, scoring.closed_form, x, p, metric, outputs=True)
+        assert (kernels, maps) == (3, 7)
+        kernels, maps = launches(fake, scoring.directional, x, p, u, 0.01, outputs=True)
+        assert (kernels, maps) == (8, 9)
 
 
 @pytest.mark.parametrize("capability, size", [(80, 1), (90, 1), (90, 9)])

@@ -223,6 +223,22 @@ def test_scores_of_every_operator_are_as_exact_as_promised(monkeypatch, dtype):
     assert score_tolerance(dtype, 1024, "cuda", torch.bfloat16) == score_tolerance(dtype, 64, "cpu")
 
 
+def test_calls_alike_are_checked_once(monkeypatch):
+    """Other tensors of the same kind are; another size or option is not, nor a wrong call."""
+    operator, checked = register.DECLARED["sensitivity"], []
+    checks = operator.checks
+    monkeypatch.setattr(operator, "checks", lambda call: checked.append(0) or checks(call))
+    sensitivity_ = register.kernel.__wrapped__("sensitivity")
+    for tokens, step, total in ((33, 0.0, 1), (33, 0.0, 1), (34, 0.0, 2), (33, 1.0, 3)):
+        p, u = projector(tokens, d=40, hidden=72, out=70), directions(2, 40)
+        sensitivity_(*p.layers[:4], u, step=step)
+        assert len(checked) == total
+    for total in (4, 5):
+        with pytest.raises(RuntimeError, match="zoprune::sensitivity: step: expected 0 or a num"):
+            sensitivity_(*p.layers[:4], u, step=-1.0)
+        assert len(checked) == total
+
+
 @pytest.mark.parametrize("method", ["dpp", "suppress", "coverage"])
 def test_every_method_follows_the_scores(method):
     p = projector(2, 33)

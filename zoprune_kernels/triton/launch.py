@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from triton import knobs
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -33,7 +33,9 @@ class Tile(NamedTuple):
 class _Descriptor(TensorDescriptor):
     """Of a matrix that ``aligned`` or ``padded`` has seen to: nothing is checked here."""
 
-    def __post_init__(self) -> None: ...
+    def __init__(self, matrix: Tensor, rows: int, columns: int) -> None:
+        self.base, self.shape, self.strides = matrix, matrix.shape, matrix.stride()
+        self.block_shape = [rows, columns]
 
 
 Window: TypeAlias = TensorDescriptor | tuple[Tensor, int, int, int]
@@ -42,7 +44,7 @@ Window: TypeAlias = TensorDescriptor | tuple[Tensor, int, int, int]
 def window(matrix: Tensor, rows: int, columns: int, tma: bool) -> Window:
     """What ``numerics.tile`` reads [rows, columns] of: a TMA descriptor, or pointer and extents."""
     if tma:
-        return _Descriptor(matrix, matrix.shape, matrix.stride(), [rows, columns])
+        return _Descriptor(matrix, rows, columns)
     return matrix, *matrix.shape, matrix.stride(0)
 
 
@@ -57,17 +59,25 @@ def launch(kernel: JITFunction, programs: int, *arguments: Any, **options: int) 
     if INTERPRETED:
         kernel[(programs,)](*arguments, **options)
         return
-    variables = _variables(kernel)
+    variables = _variables.get(id(kernel)) or _count_variables(kernel)
+    active = driver.active
+    device = active.get_current_device()
     key = (
-        kernel,
-        driver.active.get_current_device(),
+        id(kernel),  # its own hash is slower, and kernels stay
+        device,
         *options.values(),
         *arguments[variables:],
-        *[a if a is None else _facts(a) for a in arguments[:variables]],
+        *_facts(arguments[:variables]),
     )
     compiled = _compiled.get(key)
     if compiled is not None:
-        compiled[programs, 1, 1](*arguments)
+        before, after = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+        if getattr(before, "calls", before) or getattr(after, "calls", after):
+            compiled[programs, 1, 1](*arguments)
+        else:  # what that does where nobody looks on
+            stream, metadata = active.get_current_stream(device), compiled.packed_metadata
+            told = (stream, compiled.function, metadata, None, None, None)
+            compiled.run(programs, 1, 1, *told, *arguments)
         return
     checked = [
         TensorDescriptor(a.base, a.shape, a.strides, a.block_shape)
@@ -82,27 +92,31 @@ def launch(kernel: JITFunction, programs: int, *arguments: Any, **options: int) 
     _compiled[key] = compiled
 
 
-@functools.cache
-def _variables(kernel: JITFunction) -> int:
-    """How many parameters a kernel has before its constants, which come last."""
+# How many parameters a kernel has before its constants, which come last.
+_variables: dict[int, int] = {}
+
+
+def _count_variables(kernel: JITFunction) -> int:
     constant = [parameter.is_constexpr for parameter in kernel.params]
     assert constant == sorted(constant)
-    return constant.count(False)
+    return _variables.setdefault(id(kernel), constant.count(False))
 
 
-def _facts(argument: Any) -> Any:
-    """What a kernel's code depends on: the type, and what Triton makes of an integer or a pointer
+def _facts(arguments: tuple) -> list[Any]:
+    """What a kernel's code depends on: the types, and what Triton makes of integers and pointers
     (``JITFunction``: an integer of 1 is a constant, multiples of 16 are known as such)."""
-    kind = type(argument)
-    if kind is _Descriptor:
-        return argument.base.dtype, *argument.block_shape
-    if kind is int:
-        return argument == 1, argument % 16 == 0, -(2**31) <= argument < 2**31
-    if kind is tuple:
-        return tuple(map(_facts, argument))
-    if isinstance(argument, Tensor):
-        return argument.dtype, argument.data_ptr() % 16 == 0
-    return kind
+    return [
+        (a.base.dtype, *a.block_shape)
+        if type(a) is _Descriptor
+        else (a == 1, a % 16 == 0, -(2**31) <= a < 2**31)
+        if type(a) is int
+        else (a.dtype, a.data_ptr() % 16 == 0)
+        if isinstance(a, Tensor)
+        else tuple(_facts(a))
+        if type(a) is tuple
+        else type(a)
+        for a in arguments
+    ]
 
 
 # Triton's own, which are there for kernels as well, take longer than a small launch.
@@ -118,11 +132,11 @@ def power_of_two(least: int) -> int:
 
 def aligned(matrix: Tensor) -> Tensor:
     """The matrix, or a copy whose rows start at multiples of 16 bytes, as descriptors require."""
-    rows_apart = matrix.stride(0) * matrix.element_size()
+    apart, step = matrix.stride()
     if (
-        matrix.stride(1) == 1
-        and matrix.stride(0) >= matrix.shape[1]
-        and rows_apart % 16 == 0
+        step == 1
+        and apart >= matrix.shape[1]
+        and apart * matrix.element_size() % 16 == 0
         and matrix.data_ptr() % 16 == 0
     ):
         return matrix
@@ -132,4 +146,5 @@ def aligned(matrix: Tensor) -> Tensor:
 def padded(like: Tensor, rows: int, columns: int, dtype: torch.dtype | None) -> Tensor:
     """Uninitialised [rows, columns] on ``like``'s device, each row padded to the alignment."""
     stride = -(-columns // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
-    return like.new_empty((rows, stride), dtype=dtype)[:, :columns]
+    out = like.new_empty((rows, stride), dtype=dtype)
+    return out if stride == columns else out[:, :columns]

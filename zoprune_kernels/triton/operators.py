@@ -23,8 +23,11 @@ class TritonScoring:
         self.layers = Layers(call.w1, call.b1, given("w2"), given("b2"), call.activation)
 
     def score(self, outputs: bool) -> tuple[Tensor, Tensor | None]:
-        lead = self.call.x.shape[:-1]
-        scored = self._scored(self.call.x.flatten(0, -2), outputs)
+        x = self.call.x
+        if x.dim() == 2:
+            return self._scored(x, outputs)
+        lead = x.shape[:-1]
+        scored = self._scored(x.flatten(0, -2), outputs)
         z = None if scored.z is None else scored.z.view(*lead, -1)
         return scored.scores.view(lead), z
 

@@ -6,6 +6,7 @@ own import of a small library, and many installs never see a GPU.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
@@ -29,6 +30,8 @@ OPERATORS = (
 )
 _LEAST_CAPABILITY = (8, 0)
 _LEAST_TRITON = "3.6"
+_MOST_RIGHT = 1024  # calls known to be right, of one operator; more start over
+_HERE = contextlib.nullcontext()
 
 
 def why_not(op: str) -> str | None:
@@ -43,7 +46,7 @@ def why_not(op: str) -> str | None:
 
 
 @functools.cache
-def why_not_on(device: torch.device) -> str | None:
+def why_not_on(device: torch.device | int) -> str | None:
     """Why no Triton kernel can run on a GPU; None where they can."""
     capability = torch.cuda.get_device_capability(device)
     if capability >= _LEAST_CAPABILITY:
@@ -62,10 +65,22 @@ def register(library: torch.library.Library, op: str, forced: bool) -> None:
 def kernel(op: str) -> Callable[..., Any]:
     """An operator's checks and kernels, as a function of the operator's arguments."""
     operator, launch = DECLARED[op], getattr(importlib.import_module(".operators", __package__), op)
+    right: set[tuple[Any, ...]] = set()
 
     def run(*arguments: Any, **options: Any) -> Any:
         call = operator.call(arguments, options)
-        operator.checks(call)
+        # All that checks read: what a tensor holds they read on the CPU only.
+        facts = tuple(
+            [
+                (a.shape, a.dtype, a.device, a.layout) if isinstance(a, torch.Tensor) else a
+                for a in call.arguments.values()
+            ]
+        )
+        if facts not in right:
+            operator.checks(call)
+            if len(right) >= _MOST_RIGHT:
+                right.clear()
+            right.add(facts)
         return launch(call)
 
     return run
@@ -76,9 +91,10 @@ def _on_device(op: str, forced: bool) -> Callable[..., Any]:
 
     def call(*arguments: Any, **options: Any) -> Any:
         device = options["device"] if op == "directions" else arguments[0].device
-        with torch.cuda.device(device):
-            current = torch.device("cuda", torch.cuda.current_device())
-            reason = why_not_on(current)
+        current = torch.cuda.current_device()
+        elsewhere = device.index not in (None, current)
+        with torch.cuda.device(device) if elsewhere else _HERE:
+            reason = why_not_on(device.index if elsewhere else current)
             if reason is None:
                 return _launch(op, arguments, options)
         if forced:
@@ -90,12 +106,12 @@ def _on_device(op: str, forced: bool) -> Callable[..., Any]:
 
 
 def _launch(op: str, arguments: tuple, options: dict[str, Any]) -> Any:
-    from triton.errors import TritonError
-
     try:
         return kernel(op)(*arguments, **options)
-    except (RuntimeError, TritonError) as error:
-        if str(error).startswith("zoprune::"):
+    except Exception as error:
+        from triton.errors import TritonError
+
+        if not isinstance(error, (RuntimeError, TritonError)) or str(error).startswith("zoprune::"):
             raise
         given = (list(a.shape) if isinstance(a, torch.Tensor) else a for a in arguments)
         shapes = ", ".join(map(str, given))
