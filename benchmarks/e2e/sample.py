@@ -19,6 +19,7 @@ NEW_TOKENS = 16
 class Sample:
     first: float  # seconds to the first token
     whole: float  # seconds to the last one
+    tokens: int  # how many there are
     peak_mib: float  # beyond what was there before: the weights, the inputs
     logits: Tensor  # [B, V] of the first token
 
@@ -38,8 +39,13 @@ class FirstToken:
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
-def generate(model: Any, inputs: dict[str, Tensor]) -> Sample:
-    """Greedy generation of ``NEW_TOKENS`` tokens."""
+def first_token(model: Any, inputs: dict[str, Tensor]) -> Sample:
+    """Greedy generation of one token."""
+    return generate(model, inputs, 1)
+
+
+def generate(model: Any, inputs: dict[str, Tensor], tokens: int = NEW_TOKENS) -> Sample:
+    """Greedy generation of so many tokens."""
     on_gpu = model.device.type == "cuda"
     first = FirstToken()
     results: list[Any] = []
@@ -48,7 +54,7 @@ def generate(model: Any, inputs: dict[str, Tensor]) -> Sample:
         results.append(now(model.device))
         output = model.generate(
             **inputs,
-            max_new_tokens=NEW_TOKENS,
+            max_new_tokens=tokens,
             do_sample=False,
             stopping_criteria=[first],
             return_dict_in_generate=True,
@@ -61,7 +67,7 @@ def generate(model: Any, inputs: dict[str, Tensor]) -> Sample:
     peak = (_peak_on_gpu if on_gpu else _peak)(call)
     start, end, logits = results
     assert first.time is not None
-    return Sample(first.time - start, end - start, peak, logits)
+    return Sample(first.time - start, end - start, tokens, peak, logits)
 
 
 def now(device: torch.device) -> float:

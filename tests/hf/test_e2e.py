@@ -63,6 +63,31 @@ def test_every_variant_runs_on_the_prompt_it_should():
 
 
 @torch.no_grad()
+def test_on_a_gpu_most_rounds_end_with_the_first_token(monkeypatch):
+    """Each variant is called once before; the slow ones are measured once."""
+    asked: dict[str, list[int]] = {name: [] for name in VARIANTS}
+    real, select = e2e.generate, e2e.variants
+
+    def variants_(*arguments):
+        return {
+            name: lambda use, name=name, run=run: asked[name].append(use) or run(use)
+            for name, run in select(*arguments).items()
+        }
+
+    monkeypatch.setattr(e2e, "variants", variants_)
+    setting = dataclasses.replace(SETTING, rounds=9, warm_up=True, whole_rounds=2, limit=60)
+    (row,) = e2e.run([e2e.Point(LLAVA, 1, (3,))], setting)
+    first = e2e.first_token
+    assert asked["ours"] == asked["oracle"] == [first, real, real, *[first] * 7]
+    assert asked["unpruned"] == asked["paper"] == [first, real]
+    assert row["rounds"] == 9 and row["tokens_per_second"]["ours"] > 0
+    # No round begins after the limit; the first is whole whatever it takes.
+    asked["ours"].clear()
+    (row,) = e2e.run([e2e.Point(LLAVA, 1, (3,))], dataclasses.replace(setting, limit=0))
+    assert asked["ours"] == [first, real] and row["rounds"] == 1
+
+
+@torch.no_grad()
 def test_the_directions_left_out_count(monkeypatch):
     def select(self, *arguments):
         self.missing += 100
