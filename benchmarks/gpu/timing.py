@@ -49,11 +49,13 @@ def seconds_per_call(calls: Sequence[Callable[[], Any]]) -> list[float]:
 def can_be_captured(call: Callable[[], Any]) -> bool:
     """Whether a CUDA graph may hold a call: none that reads the GPU's data or copies to it."""
     call()  # an error of its own is none of capturing
+    stream = torch.cuda.current_stream()
     try:
         capture([call])
     except RuntimeError:
         return False
-    finally:
+    finally:  # a capture that fails may leave its own stream behind
+        torch.cuda.set_stream(stream)
         torch.cuda.synchronize()
     return True
 
