@@ -56,8 +56,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.path.as_posix().endswith(SLOW))
-    # A GPU is lent for minutes: there the quick ones are first, the compiler's last.
-    items.sort(key=lambda item: item.path.name.startswith("test_gpu") and "compiles" in item.name)
+    # torch.compile takes a process half a minute, in which the others run all the rest.
+    items.sort(
+        key=lambda item: not (item.path.name.startswith("test_gpu") and "compiles" in item.name)
+    )
     for item in items:
         if paths := proofs.proves(item):
             item.user_properties.append(("proves", paths))

@@ -14,10 +14,10 @@ def measuring(*arguments: str) -> list[str]:
 
 
 def gpu_tests() -> list[str]:
-    """The tests that need a GPU, with the plug-ins that are there, in the order of their files.
+    """The tests that need a GPU, with the plug-ins that are there.
 
-    Few processes: those that share a GPU take turns on it. Each takes the next test, so that what
-    tests/conftest.py puts last, the compiler's, runs last.
+    Few processes: those that share a GPU take turns on it. Each takes the next test, so that two or
+    three are busy with torch.compile's, which tests/conftest.py puts first, and the others go on.
     """
     tests = (ROOT / "tests").rglob("test_gpu_*.py")
     files = sorted(str(t.relative_to(ROOT)) for t in tests if t.stem != "test_gpu_report")
@@ -25,10 +25,10 @@ def gpu_tests() -> list[str]:
     command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-v", "--durations=15"]
     command += ["-p", "no:cacheprovider", "-p", "no:benchmark", *files]
     if importlib.util.find_spec("xdist"):
-        processes = max(1, min(8, (os.cpu_count() or 1) // 2))
+        processes = max(1, min(10, (os.cpu_count() or 1) * 5 // 8))
         command += ["-n", str(processes), "--dist", "load", "--maxschedchunk", "1"]
     if importlib.util.find_spec("pytest_timeout"):
-        command += ["--timeout", "40"]
+        command += ["--timeout", "60"]
     return command
 
 
