@@ -19,6 +19,12 @@ __device__ inline T load_fresh(const T* address) {
   return __ldcg(address);
 }
 
+// The same value, of which the compiler knows nothing: it masks with it instead of branching on it.
+__device__ inline uint32_t opaque(uint32_t value) {
+  asm("" : "+r"(value));
+  return value;
+}
+
 // Counts up, and passes on what this thread knows to whoever waits for the count: its own writes
 // and, past a __syncthreads, those of its thread block.
 __device__ inline void arrive(uint32_t* counter) {
@@ -48,6 +54,24 @@ __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" :
 template <int pending>
 __device__ inline void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+// Loads `count` matrices of 8 rows of 16 bytes from shared memory, by a warp: lane 8 i + r brings
+// the address of row r of matrix i, and gets word lane % 4 of row lane / 4 of each.
+template <int count>
+__device__ inline void load_matrices(uint32_t* words, const void* row) {
+  static_assert(count == 2 || count == 4);
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  if constexpr (count == 4)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(address)
+                 : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+                 : "=r"(words[0]), "=r"(words[1])
+                 : "r"(address)
+                 : "memory");
 }
 
 // Tensor-core products of one warp, d += a [16, K] b [K, 8], fragments as in the PTX manual

@@ -35,15 +35,13 @@ struct Greedy<Redundancy> {
     if (arguments.keys == nullptr) return;
     Shared& s = shared();
     uint32_t lowest = 0xffffffffu, highest = 0, kept = 0;
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < image.tokens; i += kThreads) {
-      const float score = load_score(arguments, image.start + i);
-      kept += first_class(arguments, image.start + i) == Candidate::must_keep;
-      if (is_nan(score) || !usable(arguments, image.start + i)) continue;
+    for_each_score(arguments, image, [&](int, float score, Candidate first) {
+      kept += first == Candidate::must_keep;
+      if (is_nan(score) || first == Candidate::invalid) return;
       const uint32_t order = ordered_bits(finite_score(score));
       lowest = min(lowest, order);
       highest = max(highest, order);
-    }
+    });
     lowest = __reduce_min_sync(kAllLanes, lowest);
     highest = __reduce_max_sync(kAllLanes, highest);
     kept = __reduce_add_sync(kAllLanes, kept);
@@ -77,8 +75,20 @@ struct Greedy<Redundancy> {
     return by_weight || pairs == nullptr ? 1 : static_cast<int>(how.picks_per_step);
   }
 
-  __device__ State start(const SelectArguments& arguments, const Image& image, int i, bool) const {
-    float value = finite_score(load_score(arguments, image.start + i));
+  __device__ bool by_gain() const {
+    return compares_tokens(how.method) && !by_weight && !(how.max_similarity < 1) && step() == 1;
+  }
+
+  // selection_gain of the methods that compare, without a branch; something is selected.
+  __device__ float gain(const State& state) const {
+    const float weight = how.method == Method::maxmin ? 1.0f : state.weight;
+    const float product = weight * (1.0f - state.nearest);
+    const float difference = how.tradeoff * state.weight - (1.0f - how.tradeoff) * state.nearest;
+    return how.method == Method::mmr ? difference : product;
+  }
+
+  __device__ State start(float score, int i, bool) const {
+    float value = finite_score(score);
     if (compares_tokens(how.method)) value = normalised_score(value, low, high);
     if (how.method == Method::random) value = random_weight(how.seed, i);
     return {value, kNothingSelected};
@@ -110,8 +120,11 @@ struct Greedy<Redundancy> {
 
   __device__ void publish(const State (&)[kSlots], int, int) const {}
 
-  __device__ void lower(State& state, const Pair* pairs, int a, int pick, int) const {
-    state.nearest = fmaxf(state.nearest, pairs[pick * kBlock + a]);
+  __device__ void lower(State (&state)[kSlots], const uint64_t (&)[kSlots], const Pair* pairs,
+                        int pick, int) const {
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot)
+      state[slot].nearest = fmaxf(state[slot].nearest, pairs[pick * kBlock + slot * 32 + lane()]);
   }
 
   __device__ void settle(State& state, const Pair*, const Image&, int,

@@ -141,7 +141,7 @@ __global__ __launch_bounds__(kThreads,
   for (int64_t number = group; number < arguments.images; number += plan.groups) {
     const Image image = find_image(arguments, plan, work, number, group);
     if (image.keep == 0) continue;
-    const int64_t origin = arguments.cu_tokens == nullptr ? 0 : image.start;
+    const auto origin = [&] { return arguments.cu_tokens == nullptr ? 0 : image.start; };
     float* const cosines = int64_t{image.tokens} * image.tokens <= plan.cosines
                                ? state.cosines + group * plan.cosines
                                : nullptr;
@@ -173,7 +173,7 @@ __global__ __launch_bounds__(kThreads,
       }
       const int pick = take_best(arguments, plan, image, work, state, selected);
       if (threadIdx.x == 0 && image.member == 0 && !arguments.sort)
-        arguments.indices[image.output + selected] = origin + pick;
+        arguments.indices[image.output + selected] = origin() + pick;
       if (++selected == image.keep) break;
       if (cosines != nullptr) {
         if (selected == 1) start_covered_here(image, state);
@@ -186,7 +186,7 @@ __global__ __launch_bounds__(kThreads,
     }
     if (!arguments.sort) continue;
     group_barrier(image.arrivals, image.members);  // the last pick has been marked
-    if (image.member == 0) write_sorted(image, work, origin, arguments.indices);
+    if (image.member == 0) write_sorted(image, work, origin(), arguments.indices);
   }
 }
 

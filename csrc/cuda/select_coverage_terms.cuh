@@ -81,34 +81,26 @@ __device__ void start_coverage(const SelectArguments& arguments, const Keys<type
   group_barrier(image.arrivals, image.members);
 }
 
-// Tokens to compare with all: a lane's share of a round's columns.
+// Consecutive tokens to compare with all: of all tokens, which nothing has counted yet, or of the
+// list of those that the last pick raised.
 struct Columns {
-  int count;
-  float weight[kSlots], before[kSlots], after[kSlots];  // and coverage, of columns slot * 32 + lane
+  bool all;
+  int begin, count;  // in that order or list
+
+  __device__ int token(const Image& image, const CoverageState& state, int b) const {
+    return all ? begin + b : load_fresh(&state.raised[image.start + begin + b].token);
+  }
 };
 
-// Columns from number `begin` of `count` on, of all tokens (uncounted before) or of those raised.
+// Columns from number `begin` of `count` on.
 __device__ inline Columns take_columns(const Image& image, const Workspace& work,
                                        const CoverageState& state, bool all, int begin, int count) {
   Shared& s = shared();
-  Columns columns;
-  columns.count = min(image.block, count - begin);
-  const Raised* const raised = state.raised + image.start;
-  const auto token_of = [&](int b) {
-    return all ? begin + b : load_fresh(&raised[begin + b].token);
-  };
+  const Columns columns = {all, begin, min(image.block, count - begin)};
   for (int b = static_cast<int>(threadIdx.x); b < columns.count; b += kThreads) {
-    s.candidate[b] = pack_rank(Candidate::free, 0, token_of(b));
-    s.inverse_norm[b] = load_fresh(work.inverse_norm + image.start + token_of(b));
-  }
-#pragma unroll
-  for (int slot = 0; slot < kSlots; ++slot) {
-    const int b = slot * 32 + lane();
-    if (b >= columns.count) continue;
-    const int64_t token = image.start + token_of(b);
-    columns.weight[slot] = load_fresh(state.weight + token);
-    columns.before[slot] = all ? kUncounted : load_fresh(&raised[begin + b].before);
-    columns.after[slot] = load_fresh(state.covered + token);
+    const int token = columns.token(image, state, b);
+    s.candidate[b] = pack_rank(Candidate::free, 0, token);
+    s.inverse_norm[b] = load_fresh(work.inverse_norm + image.start + token);
   }
   __syncthreads();
   return columns;
@@ -130,6 +122,19 @@ template <DType type>
 __device__ void replace_terms(const Keys<type>& keys, const Image& image, const Workspace& work,
                               const CoverageState& state, const Columns& columns, float* cosines) {
   const float quanta = quanta_in_one(image.tokens);
+  // Of a lane's columns slot * 32 + lane. Not kept during the dot products: they need the
+  // registers.
+  float weight[kSlots], before[kSlots], after[kSlots];
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot) {
+    const int b = slot * 32 + lane();
+    if (b >= columns.count) continue;
+    const int64_t token = image.start + rank_index(shared().candidate[b]);
+    weight[slot] = load_fresh(state.weight + token);
+    before[slot] = columns.all ? kUncounted
+                               : load_fresh(&state.raised[image.start + columns.begin + b].before);
+    after[slot] = load_fresh(state.covered + token);
+  }
   for (int i = image.first_own(); i < image.tokens; i += image.stride()) {
     const float inverse = load_fresh(work.inverse_norm + image.start + i);
     int64_t change = 0;
@@ -138,8 +143,8 @@ __device__ void replace_terms(const Keys<type>& keys, const Image& image, const 
       const int b = slot * 32 + lane();
       if (b >= columns.count) continue;
       const float value = cosine_to(keys, image, work, i, inverse, b);
-      change += term(columns.weight[slot], value, columns.after[slot], quanta) -
-                term(columns.weight[slot], value, columns.before[slot], quanta);
+      change += term(weight[slot], value, after[slot], quanta) -
+                term(weight[slot], value, before[slot], quanta);
       if (cosines != nullptr)
         cosines[static_cast<int64_t>(i) * image.tokens + rank_index(shared().candidate[b])] = value;
     }

@@ -43,9 +43,11 @@ struct Greedy<Volume> {
   }
   __device__ int step() const { return 1; }
 
-  __device__ State start(const SelectArguments& arguments, const Image& image, int i,
-                         bool has_direction) const {
-    return {finite_score(load_score(arguments, image.start + i)), has_direction ? kWhole : 0};
+  __device__ bool by_gain() const { return false; }  // a token may come to add nothing
+  __device__ float gain(const State& state) const { return state.quality; }
+
+  __device__ State start(float score, int, bool has_direction) const {
+    return {finite_score(score), has_direction ? kWhole : 0};
   }
 
   __device__ State load(int64_t token) const {
@@ -97,16 +99,30 @@ struct Greedy<Volume> {
   }
 
   // The pick's row of pairs is not needed again: it takes the new components.
-  __device__ void lower(State& state, Pair* pairs, int a, int pick, int number) const {
+  __device__ void lower(State (&state)[kSlots], const uint64_t (&rank)[kSlots], Pair* pairs,
+                        int pick, int number) const {
     const Shared& s = shared();
-    Pair left = pairs[pick * kBlock + a];
+    int column[kSlots];  // without a candidate the pick's own, whose numbers are no garbage
+    Pair left[kSlots];
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot) {
+      column[slot] = rank[slot] == 0 ? pick : slot * 32 + lane();
+      left[slot] = pairs[pick * kBlock + column[slot]];
+    }
+#pragma unroll 2
     for (int p = 0; p < number; ++p) {
       const Pair* const row = pairs + s.pick[p] * kBlock;
-      left -= __mulhi(row[a], row[pick]);
+      const Pair of_pick = row[pick];
+#pragma unroll
+      for (int slot = 0; slot < kSlots; ++slot) left[slot] -= __mulhi(row[column[slot]], of_pick);
     }
-    left = component(left, s.pivot[number]);
-    pairs[pick * kBlock + a] = left;
-    state.residual -= static_cast<int64_t>(left) * left;
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot) {
+      const Pair of_slot = component(left[slot], s.pivot[number]);
+      if (rank[slot] == 0) continue;
+      pairs[pick * kBlock + column[slot]] = of_slot;
+      state[slot].residual -= static_cast<int64_t>(of_slot) * of_slot;
+    }
   }
 
   // A lane has what is left of its picks' cosines, and takes each new component off those after it.

@@ -34,9 +34,10 @@ struct Greedy<Suppression> {
   __device__ int begin_round(int, int left) const { return left; }
   __device__ int step() const { return 1; }
 
-  __device__ State start(const SelectArguments& arguments, const Image& image, int i, bool) const {
-    return {finite_score(load_score(arguments, image.start + i)), false};
-  }
+  __device__ bool by_gain() const { return how.rule != SuppressRule::hard; }
+  __device__ float gain(const State& state) const { return state.score; }
+
+  __device__ State start(float score, int, bool) const { return {finite_score(score), false}; }
 
   __device__ State load(int64_t token) const { return {load_fresh(score + token), false}; }
   __device__ void store(int64_t token, const State& state) const { score[token] = state.score; }
@@ -67,8 +68,14 @@ struct Greedy<Suppression> {
 
   __device__ void publish(const State (&)[kSlots], int, int) const {}
 
-  __device__ void lower(State& state, const Pair* pairs, int a, int pick, int) const {
-    lower_by(state, pairs[pick * kBlock + a]);
+  __device__ void lower(State (&state)[kSlots], const uint64_t (&)[kSlots], const Pair* pairs,
+                        int pick, int) const {
+    Pair of_pick[kSlots];
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot)
+      of_pick[slot] = pairs[pick * kBlock + slot * 32 + lane()];
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot) lower_by(state[slot], of_pick[slot]);
   }
 
   // One pick after the other, because each takes its share of what the others have left.

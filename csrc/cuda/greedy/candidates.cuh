@@ -26,11 +26,12 @@ __device__ inline uint32_t class_total(Candidate candidate) {
   return shared().warp_total[7 - static_cast<int>(candidate)];
 }
 
-// Chooses up to `wanted` candidates of the image. Every thread block of the group finds the same
-// ones. While must_keep tokens are left, there are no others; else the first pick comes alone,
-// because gains fall only once there is something to compare with.
+// Chooses up to `wanted` candidates of the image, in index order. Every thread block of the group
+// finds the same ones. While must_keep tokens are left, there are no others; else the first pick
+// comes alone, because gains fall only once there is something to compare with.
 __device__ inline Candidates choose_candidates(const Image& image, const Workspace& work,
                                                int wanted) {
+  constexpr int kTogether = 4;  // loads that are on their way at once
   Shared& s = shared();
   auto* const cache = reinterpret_cast<uint64_t*>(scratch());
   auto* const bins = reinterpret_cast<uint32_t*>(cache + kCachedRanks);
@@ -39,9 +40,18 @@ __device__ inline Candidates choose_candidates(const Image& image, const Workspa
   const auto rank_of = [&](int i) { return i < kCachedRanks ? cache[i] : load_fresh(ranks + i); };
 
   __syncthreads();  // the scratch memory is free
-#pragma unroll 4
-  for (int i = thread; i < image.tokens && i < kCachedRanks; i += kThreads)
-    cache[i] = load_fresh(ranks + i);
+  const int cached = min(image.tokens, kCachedRanks);
+  for (int begin = thread; begin < cached; begin += kTogether * kThreads) {
+    uint64_t some[kTogether];
+#pragma unroll
+    for (int t = 0; t < kTogether; ++t) {
+      const int i = begin + t * kThreads;
+      some[t] = load_fresh(ranks + min(i, cached - 1));
+    }
+#pragma unroll
+    for (int t = 0; t < kTogether; ++t)
+      if (begin + t * kThreads < cached) cache[begin + t * kThreads] = some[t];
+  }
 
   // Radix search of the threshold, 11 bits at a time, until a good number of ranks lie above it.
   uint64_t prefix = 0, threshold = 0;
@@ -52,10 +62,15 @@ __device__ inline Candidates choose_candidates(const Image& image, const Workspa
     __syncthreads();
     const bool first = shift == 64 - kDigitBits;
 #pragma unroll 4
-    for (int i = thread; i < image.tokens; i += kThreads) {
-      const uint64_t rank = rank_of(i);
-      if (first || rank >> (shift + width) == prefix)
-        atomicAdd(&bins[(rank >> shift) & ((1u << width) - 1)], 1u);
+    for (int begin = warp() * 32; begin < image.tokens; begin += kThreads) {
+      const int i = begin + lane();
+      const uint64_t rank = i < image.tokens ? rank_of(i) : 0;
+      const bool counts = i < image.tokens && (first || rank >> (shift + width) == prefix);
+      const uint32_t bin = counts ? (rank >> shift) & ((1u << width) - 1) : kBins;
+      // Most ranks share a few first digits: one lane counts for all that have its own.
+      const uint32_t alike = first ? __match_any_sync(kAllLanes, bin) : 1u << lane();
+      if (counts && lane() == __ffs(alike) - 1)
+        atomicAdd(&bins[bin], static_cast<uint32_t>(__popc(alike)));
     }
     __syncthreads();
 
@@ -94,30 +109,40 @@ __device__ inline Candidates choose_candidates(const Image& image, const Workspa
     }
   }
 
-  if (thread == 0) s.collected = 0;
-  __syncthreads();
+  // In index order, each warp its share of consecutive tokens.
+  const int share = (image.tokens + kThreads - 1) / kThreads * 32;
+  const int begin = warp() * share, end = min(begin + share, image.tokens);
   uint64_t bound = 0;
-#pragma unroll 4
-  for (int i = thread; i < image.tokens; i += kThreads) {
-    const uint64_t rank = rank_of(i);
-    if (rank >= threshold)
-      s.unsorted[atomicAdd(&s.collected, 1)] = rank;
-    else
-      bound = max(bound, rank);
+  uint32_t count = 0;
+  for (int i = begin + lane(); i - lane() < end; i += 32) {
+    const uint64_t rank = i < end ? rank_of(i) : 0;
+    const bool chosen_here = i < end && rank >= threshold;
+    if (!chosen_here) bound = max(bound, rank);
+    count += __popc(__ballot_sync(kAllLanes, chosen_here));
   }
   bound = warp_max(bound);
-  if (lane() == 0) s.warp_bound[warp()] = bound;
-  __syncthreads();
-  for (int w = 0; w < kWarps; ++w) bound = max(bound, s.warp_bound[w]);
-
-  if (thread < chosen) {  // sorted, because the order of the atomics is not the same everywhere
-    const uint64_t rank = s.unsorted[thread];
-    int place = 0;
-    for (int other = 0; other < chosen; ++other) place += s.unsorted[other] > rank;
-    s.candidate[place] = rank;
-    if (work.inverse_norm != nullptr)
-      s.inverse_norm[place] = load_fresh(work.inverse_norm + image.start + rank_index(rank));
+  if (lane() == 0) {
+    s.warp_bound[warp()] = bound;
+    s.warp_low[warp()] = count;
   }
+  __syncthreads();
+  int place = 0;
+  for (int w = 0; w < kWarps; ++w) {
+    bound = max(bound, s.warp_bound[w]);
+    if (w < warp()) place += static_cast<int>(s.warp_low[w]);
+  }
+  for (int i = begin + lane(); count > 0 && i - lane() < end; i += 32) {
+    const uint64_t rank = i < end ? rank_of(i) : 0;
+    const bool chosen_here = i < end && rank >= threshold;
+    const uint32_t all = __ballot_sync(kAllLanes, chosen_here);
+    const int own = place + __popc(all & ((1u << lane()) - 1));
+    if (chosen_here) s.candidate[own] = rank;
+    place += __popc(all);
+  }
+  __syncthreads();
+  if (thread < chosen && work.inverse_norm != nullptr)
+    s.inverse_norm[thread] =
+        load_fresh(work.inverse_norm + image.start + rank_index(s.candidate[thread]));
   __syncthreads();
   return {chosen, bound};
 }

@@ -38,24 +38,30 @@ __device__ inline void write_sorted(const Image& image, const Workspace& work, i
   Shared& s = shared();
   const int share = (image.tokens + kThreads - 1) / kThreads * 32;  // consecutive tokens of a warp
   const int begin = warp() * share, end = min(begin + share, image.tokens);
-  const auto picked = [&](int i) {
-    return i < end && load_fresh(work.rank + image.start + i) == 0;
+  constexpr int kTogether = 8;  // loads that are on their way at once
+  const auto for_each_word = [&](const auto& use) {
+    for (int first = begin; first < end; first += 32 * kTogether) {
+      bool picked[kTogether];
+#pragma unroll
+      for (int t = 0; t < kTogether; ++t) {
+        const int i = first + t * 32 + lane();
+        picked[t] = load_fresh(work.rank + image.start + min(i, end - 1)) == 0 && i < end;
+      }
+#pragma unroll
+      for (int t = 0; t < kTogether; ++t)
+        use(first + t * 32 + lane(), picked[t], __ballot_sync(kAllLanes, picked[t]));
+    }
   };
   uint32_t count = 0;
-#pragma unroll 4
-  for (int i = begin; i < end; i += 32)
-    count += __popc(__ballot_sync(kAllLanes, picked(i + lane())));
+  for_each_word([&](int, bool, uint32_t all) { count += __popc(all); });
   if (lane() == 0) s.warp_total[warp()] = count;
   __syncthreads();
   int64_t* to = indices + image.output;
   for (int w = 0; w < warp(); ++w) to += s.warp_total[w];
-#pragma unroll 4
-  for (int i = begin; i < end; i += 32) {
-    const bool mine = picked(i + lane());
-    const uint32_t all = __ballot_sync(kAllLanes, mine);
-    if (mine) to[__popc(all & ((1u << lane()) - 1))] = origin + i + lane();
+  for_each_word([&](int i, bool picked, uint32_t all) {
+    if (picked) to[__popc(all & ((1u << lane()) - 1))] = origin + i;
     to += __popc(all);
-  }
+  });
   __syncthreads();
 }
 

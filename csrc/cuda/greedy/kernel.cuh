@@ -55,7 +55,7 @@ __global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArgumen
       }
       if (interact) relate_candidates(round.count, objective, keys, image, work);
       typename Greedy<Objective>::State state[kSlots];
-      load_candidates(round.count, objective, image, state);
+      if (warp() == 0) load_candidates(round.count, objective, image, state);  // it picks
       // From here on thread blocks that are ahead change what all have read by now.
       group_barrier(image.arrivals, image.members);
       pick_among(round, most, interact, objective, image, state);

@@ -60,40 +60,76 @@ struct Keys {
   }
 };
 
-// Sums over the elements of two keys, by a whole warp.
+// Sums over the elements of two keys.
 struct Moments {
   double aa, ab, bb;
 };
 
-template <DType type>
-__device__ Moments moments(const Keys<type>& keys, int64_t a, int64_t b) {
-  const unsigned char *const row_a = keys.row(a), *const row_b = keys.row(b);
-  Moments sum = {};
-  const auto add = [&](uint32_t bits_a, uint32_t bits_b) {
-    const double x = Element<type>::to_float(bits_a), y = Element<type>::to_float(bits_b);
-    sum.aa = fma(x, x, sum.aa);
-    sum.ab = fma(x, y, sum.ab);
-    sum.bb = fma(y, y, sum.bb);
-  };
-  const auto add_word = [&](uint32_t word_a, uint32_t word_b) {
-    if constexpr (type == DType::float32) return add(word_a, word_b);
-    add(word_a & 0xffffu, word_b & 0xffffu);
-    add(word_a >> 16, word_b >> 16);
-  };
-#pragma unroll 4
-  for (int64_t offset = lane() * 16; offset < keys.row_bytes; offset += 32 * 16) {
-    const uint4 x = keys.piece(row_a, offset), y = keys.piece(row_b, offset);
-    add_word(x.x, y.x);
-    add_word(x.y, y.y);
-    add_word(x.z, y.z);
-    add_word(x.w, y.w);
-  }
+__device__ inline Moments warp_sum(Moments sum) {
   for (int other = 16; other > 0; other /= 2) {
     sum.aa += __shfl_xor_sync(kAllLanes, sum.aa, other);
     sum.ab += __shfl_xor_sync(kAllLanes, sum.ab, other);
     sum.bb += __shfl_xor_sync(kAllLanes, sum.bb, other);
   }
   return sum;
+}
+
+// By a whole warp: every product and sum in Real, pieces of 16 bytes then added up in double.
+// `piece(row, offset)` reads without a branch, so that many loads are on their way at once.
+template <typename Real, DType type, typename Piece>
+__device__ Moments moments_of(const Keys<type>& keys, int64_t a, int64_t b, const Piece& piece) {
+  const unsigned char *const row_a = keys.row(a), *const row_b = keys.row(b);
+  Moments sum = {};
+  [[maybe_unused]] constexpr int kTogether = type == DType::float32 ? 4 : 8;  // loads
+#pragma unroll kTogether
+  for (int64_t offset = lane() * 16; offset < keys.row_bytes; offset += 32 * 16) {
+    const uint4 x = piece(row_a, offset), y = piece(row_b, offset);
+    const uint32_t words_a[4] = {x.x, x.y, x.z, x.w}, words_b[4] = {y.x, y.y, y.z, y.w};
+    Real aa = 0, ab = 0, bb = 0;
+    const auto add = [&](uint32_t bits_a, uint32_t bits_b) {
+      const Real p = Element<type>::to_float(bits_a), q = Element<type>::to_float(bits_b);
+      aa = fma(p, p, aa);
+      ab = fma(p, q, ab);
+      bb = fma(q, q, bb);
+    };
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (type == DType::float32) {
+        add(words_a[i], words_b[i]);
+      } else {
+        add(words_a[i] & 0xffffu, words_b[i] & 0xffffu);
+        add(words_a[i] >> 16, words_b[i] >> 16);
+      }
+    }
+    sum.aa += aa;
+    sum.ab += ab;
+    sum.bb += bb;
+  }
+  return warp_sum(sum);
+}
+
+template <typename Real, DType type>
+__device__ Moments moments_in(const Keys<type>& keys, int64_t a, int64_t b) {
+  const auto whole = [](const unsigned char* row, int64_t offset) {
+    return *reinterpret_cast<const uint4*>(row + offset);
+  };
+  const auto any = [&](const unsigned char* row, int64_t offset) {
+    return keys.piece(row, offset);
+  };
+  return keys.aligned ? moments_of<Real>(keys, a, b, whole) : moments_of<Real>(keys, a, b, any);
+}
+
+// Products of 16-bit elements are exact in single precision, and eight of them lose 2^-23 of their
+// sum: far less than an inverse norm's own rounding, once hundreds are added up in double. Where
+// single precision might overflow or lose products, all is done again in double.
+template <DType type>
+__device__ Moments moments(const Keys<type>& keys, int64_t a, int64_t b) {
+  if constexpr (type != DType::float32) {
+    const Moments sum = moments_in<float>(keys, a, b);
+    const auto safe = [](double squares) { return squares > 0x1p-60 && squares < 0x1p120; };
+    if (safe(sum.aa) && safe(sum.bb)) return sum;
+  }
+  return moments_in<double>(keys, a, b);
 }
 
 // 1 / ||key||; 0 for a key without direction, -1 where single precision might overflow or lose the

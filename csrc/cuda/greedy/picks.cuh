@@ -10,15 +10,20 @@
 //   void rank_for(int selected): from here on, ranks are for the next pick after so many
 //   int begin_round(int selected, int left): how many of the picks left the round may make
 //   int step(): how many picks are made before any of them changes a gain
-//   State start(const SelectArguments&, const Image&, int i, bool has_direction)
+//   bool by_gain(): whether the round's picks change only the others' gains, each at once, and no
+//               class
+//   float gain(const State&): where that is so, the gain once something is selected
+//   State start(float score, int i, bool has_direction)
 //   State load(int64_t token), void store(int64_t token, const State&)
 //   uint64_t rank(uint64_t rank, const State&): the rank anew, of the same token
 //   Pair relate(const Image&, int i, int other, float cosine): by a warp, i the same in all lanes,
 //               other < 0 where a lane has none
 //   void publish(const State (&)[kSlots], int pick, int number): what else must be known of the
 //               round's pick `number`, by the warp that holds it
-//   void lower(State&, Pair* pairs, int a, int pick, int number): candidate a by that pick; pairs
-//               [kBlock, kBlock] of the candidates lie in shared memory, the pick's in its row
+//   void lower(State (&)[kSlots], const uint64_t (&rank)[kSlots], Pair* pairs, int pick,
+//               int number): a lane's candidates by that pick; pairs [kBlock, kBlock] of the
+//               candidates lie in shared memory, the pick's in its row. Where a rank is 0 there is
+//               no candidate: its column of pairs is anything, and its state may become anything
 //   void settle(State&, const Pair* pairs, const Image&, int i, const Pair (&of_picks)[kSlots]):
 //               the same by all the round's picks, for any token, by a warp
 #pragma once
@@ -34,12 +39,11 @@ namespace zoprune::cuda {
 template <typename Candidate>
 __device__ void load_products(const Image& image, const Workspace& work, int i,
                               const Candidate& candidate, float (&products)[kSlots]) {
+  const bool there = work.products != nullptr;
   const float* const row = work.products + (image.rows + i) * kBlock;
 #pragma unroll
-  for (int slot = 0; slot < kSlots; ++slot) {
-    const int b = candidate(slot);
-    products[slot] = b < 0 || work.products == nullptr ? 0 : load_fresh(row + b);
-  }
+  for (int slot = 0; slot < kSlots; ++slot)
+    products[slot] = there ? load_fresh(row + max(candidate(slot), 0)) : 0;
 }
 
 // What relates token i to a lane's candidate b, or to none where b < 0.
@@ -94,6 +98,57 @@ __device__ void load_candidates(int count, const Objective& objective, const Ima
   }
 }
 
+// Greedy among free candidates of which only the gains change, by one warp: 32 bits decide, which
+// makes the chain from pick to pick short. Returns the number of picks.
+template <typename Objective>
+__device__ int pick_by_gain(const Candidates& round, int most, const Objective& objective,
+                            typename Objective::Pair* pairs,
+                            typename Objective::State (&state)[kSlots]) {
+  Shared& s = shared();
+  uint32_t order[kSlots];  // of the gain; 0 where there is no candidate
+  uint32_t free[kSlots];   // all bits where there is one: a branch for each would follow the others
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot) {
+    const int a = slot * 32 + lane();
+    free[slot] = a < round.count ? ~0u : 0u;
+    order[slot] = static_cast<uint32_t>(s.candidate[min(a, round.count - 1)] >> kIndexBits);
+    order[slot] &= free[slot];
+  }
+  const uint32_t bound = rank_class(round.bound) == Candidate::free
+                             ? static_cast<uint32_t>(round.bound >> kIndexBits)
+                             : 0;
+  int picks = 0;
+#pragma unroll 1
+  for (; picks < most; ++picks) {
+    uint32_t best = order[0];
+    int own = lane();
+#pragma unroll
+    for (int slot = 1; slot < kSlots; ++slot) {
+      own = order[slot] > best ? slot * 32 + lane() : own;
+      best = max(best, order[slot]);
+    }
+    const uint32_t top = __reduce_max_sync(kAllLanes, best);
+    // Of equal gains the lowest index wins; candidates are in index order.
+    const uint32_t lowest = __reduce_min_sync(kAllLanes, best == top ? own : kBlock);
+    const int pick = static_cast<int>(lowest);
+    if (top <= bound) {
+      const uint64_t rank = rank_floor(Candidate::free) | uint64_t{top} << kIndexBits |
+                            (s.candidate[pick] & kMaxIndex);
+      if (rank <= round.bound) break;
+    }
+    if (top == 0) break;
+    if (lane() == 0) s.pick[picks] = pick;
+    const uint64_t unused[kSlots] = {};
+    objective.lower(state, unused, pairs, pick, picks);
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot) {
+      free[slot] = opaque(slot * 32 + lane() == pick ? 0u : free[slot]);
+      order[slot] = ordered_bits(objective.gain(state[slot])) & free[slot];
+    }
+  }
+  return picks;
+}
+
 // Greedy among the candidates, by one warp: a pick is two warp reductions and a row of pairs.
 // Stops before a step in which a token that is not a candidate might be better. Every thread block
 // of the group makes the same picks, which costs less than one making them and a barrier.
@@ -117,44 +172,55 @@ __device__ void pick_among(const Candidates& round, int most, bool interact,
     wait_copies<0>();
     __syncthreads();
   }
-  if (warp() == 0) {
+  bool all_free = true;
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot) {
+    const int a = slot * 32 + lane();
+    all_free &= a >= round.count || rank_class(s.candidate[a]) == Candidate::free;
+  }
+  if (warp() == 0 && interact && objective.by_gain() &&
+      __ballot_sync(kAllLanes, all_free) == kAllLanes) {
+    const int picks = pick_by_gain(round, most, objective, pairs, state);
+    if (lane() == 0) s.picks = picks;
+  } else if (warp() == 0) {
+    // Among the candidates, which are in index order, their numbers stand for the tokens' indices:
+    // the best rank then tells its candidate.
     uint64_t rank[kSlots];
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
       const int a = slot * 32 + lane();
-      rank[slot] = a < round.count ? s.candidate[a] : 0;
+      rank[slot] = a < round.count ? (s.candidate[a] | kMaxIndex) - a : 0;
     }
     const int step = objective.step();
     int made = 0;  // picks of whole steps
     for (int picks = 0; picks < most; ++picks) {
       uint64_t best = rank[0];
-      int own = lane();
 #pragma unroll
-      for (int slot = 1; slot < kSlots; ++slot)
-        if (rank[slot] > best) {
-          best = rank[slot];
-          own = slot * 32 + lane();
-        }
+      for (int slot = 1; slot < kSlots; ++slot) best = max(best, rank[slot]);
       const uint64_t top = warp_max(best);
-      if (top <= round.bound) break;
-      const int owner = __ffs(__ballot_sync(kAllLanes, best == top)) - 1;
-      const int pick = __shfl_sync(kAllLanes, own, owner);
+      const int pick = static_cast<int>(rank_index(top));
+      if (top >> kIndexBits <= round.bound >> kIndexBits) {  // equal gains: the indices decide
+        if (top == 0 ||
+            ((top & ~uint64_t{kMaxIndex}) | (s.candidate[pick] & kMaxIndex)) <= round.bound)
+          break;
+      }
       if (lane() == 0) s.pick[picks] = pick;
       objective.publish(state, pick, picks);
 #pragma unroll
       for (int slot = 0; slot < kSlots; ++slot)
         if (slot * 32 + lane() == pick) rank[slot] = 0;
       if (picks + 1 < min(made + step, most)) continue;
-      if (step > 1) __syncwarp();  // s.pick
-#pragma unroll
-      for (int slot = 0; slot < kSlots; ++slot) {
-        if (!interact || rank[slot] == 0) continue;
-        const int a = slot * 32 + lane();
+      if (interact) {
+        if (step > 1) __syncwarp();  // s.pick
 #pragma unroll 1
         for (int number = made; number < picks; ++number)
-          objective.lower(state[slot], pairs, a, s.pick[number], number);
-        objective.lower(state[slot], pairs, a, pick, picks);
-        rank[slot] = objective.rank(rank[slot], state[slot]);
+          objective.lower(state, rank, pairs, s.pick[number], number);
+        objective.lower(state, rank, pairs, pick, picks);
+#pragma unroll
+        for (int slot = 0; slot < kSlots; ++slot) {
+          const uint64_t lowered = objective.rank(rank[slot], state[slot]);
+          rank[slot] = rank[slot] == 0 ? 0 : lowered;
+        }
       }
       made = picks + 1;
     }
@@ -178,22 +244,23 @@ __device__ void update_tokens(bool rerank, const Objective& objective, const Key
   const auto* const pairs = reinterpret_cast<const Pair*>(scratch());
   for (int i = image.first_own(); i < image.tokens; i += image.stride()) {
     const int64_t token = image.start + i;
+    // All loads before the first use of one.
     const uint64_t rank = load_fresh(work.rank + token);
-    if (rank == 0) continue;
     const float inverse = keys.data == nullptr ? 0 : load_fresh(work.inverse_norm + token);
+    auto state = objective.load(token);
     const auto candidate = [&](int slot) {
       const int number = slot * 32 + lane();
       return number < s.picks ? s.pick[number] : -1;
     };
     float products[kSlots];
     load_products(image, work, i, candidate, products);
+    if (rank == 0) continue;
     Pair of_picks[kSlots];
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
       if (slot * 32 >= s.picks) break;
       of_picks[slot] = relate(objective, keys, image, i, inverse, candidate(slot), products[slot]);
     }
-    auto state = objective.load(token);
     objective.settle(state, pairs, image, i, of_picks);
     __syncwarp();  // all lanes have read what the first one now writes
     if (lane() != 0) continue;

@@ -5,13 +5,12 @@
 
 namespace zoprune::cuda {
 
-// A warp has 32 tokens by 48 candidates of a tile, in two groups of 24: their fragments are loaded
-// together, so that one latency of shared memory stands before twelve instructions.
-constexpr int kTokenWarps = 2;                             // warps along a tile's tokens
-constexpr int kCandidateWarps = kWarps / kTokenWarps;      // and along the candidates
-constexpr int kHalves = kTileRows / kTokenWarps / 16;      // of a warp's tokens, 16 each
-constexpr int kParts = kBlock / kCandidateWarps / 8;       // of its candidates, 8 each
-constexpr int kGroup = kColumnStep / kCandidateWarps / 8;  // parts
+// A warp has 32 tokens by 48 candidates of a tile, or by 24 where there are few candidates.
+constexpr int kTokenWarps = 2;                                // warps along a tile's tokens
+constexpr int kCandidateWarps = kWarps / kTokenWarps;         // and along the candidates
+constexpr int kHalves = kTileRows / kTokenWarps / 16;         // of a warp's tokens, 16 each
+constexpr int kParts = kBlock / kCandidateWarps / 8;          // of its candidates, 8 each
+constexpr int kFewParts = kColumnStep / kCandidateWarps / 8;  // of few candidates
 constexpr int kStepWords = 8;                     // of a row that one mma takes, 4 bytes each
 constexpr int kRowPieces = kStageBytes / 16;      // that are copied of a row at a time
 constexpr int kPassRows = kThreads / kRowPieces;  // that all threads copy at a time
@@ -110,6 +109,58 @@ struct TileRows {
   }
 };
 
+// Adds one stage's products of a warp's tokens and its first `parts` parts of the candidates, of
+// which there may be fewer `columns`.
+template <DType key, int parts>
+__device__ void multiply_stage(const unsigned char* stage, int columns, Sums& sum) {
+  constexpr int kStepBytes = kStepWords * 4;
+  constexpr int kPartBytes = kCandidateWarps * 8 * kRowBytes;  // from a warp's part to the next
+  constexpr int kHalfBytes = 16 * kRowBytes;
+  // The rows of 16 bytes that a lane brings to a warp's loads: of tokens, rows 0 - 7 and 8 - 15 of
+  // a half, then both again 16 bytes on; of candidates, both pieces of a part, then of the next
+  // one.
+  const unsigned char* const tokens =
+      stage + (first_token() + lane() % 16) * kRowBytes + lane() / 16 * 16;
+  const unsigned char* const candidates =
+      stage + (kTileRows + part_column(lane() / 16) + lane() % 8) * kRowBytes + lane() / 8 % 2 * 16;
+  if constexpr (key == DType::float32) {  // three products each: registers are short
+#pragma unroll 1
+    for (int step = 0; step < kStageBytes; step += kStepBytes) {
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) {
+        uint32_t a[4], b[2];
+        load_matrices<4>(a, tokens + half * kHalfBytes + step);
+#pragma unroll
+        for (int p = 0; p < parts; ++p) {
+          if (p == kFewParts && columns <= kColumnStep) break;
+          load_matrices<2>(b, candidates + p * kPartBytes + step);
+          multiply<key>(sum[p][half], a, b);
+        }
+      }
+    }
+  } else {  // without a branch among the products, so that fragments are loaded ahead of them
+#pragma unroll
+    for (int step = 0; step < kStageBytes; step += kStepBytes) {
+      uint32_t a[kHalves][4];
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half)
+        load_matrices<4>(a[half], tokens + half * kHalfBytes + step);
+#pragma unroll
+      for (int p = 0; p < parts; p += kFewParts) {
+        static_assert(kFewParts == 3, "two parts, then one");
+        uint32_t words[6];
+        load_matrices<4>(words, candidates + p * kPartBytes + step);
+        load_matrices<2>(words + 4, candidates + (p + 2) * kPartBytes + step);
+#pragma unroll
+        for (int i = 0; i < kFewParts; ++i) {
+          const uint32_t b[2] = {words[2 * i], words[2 * i + 1]};
+          for (int half = 0; half < kHalves; ++half) multiply<key>(sum[p + i][half], a[half], b);
+        }
+      }
+    }
+  }
+}
+
 // Dot products of the 64 tokens from first_row on with the candidates, over the key's stages
 // [begin, end), chunk after chunk. A thread keeps the fragments of its warp's parts.
 template <DType key>
@@ -138,33 +189,10 @@ __device__ void tile_products(const Keys<key>& keys, const Image& image, int fir
     commit_copies();
     if (stage < begin) continue;
 
-    const auto* const words = reinterpret_cast<const uint32_t*>(buffer_of(stage));
-#pragma unroll
-    for (int step = 0; step < kStageBytes / 4 / kStepWords; ++step) {
-      const auto fragment = [&](int row, int half) {
-        return words[row * (kRowBytes / 4) + step * kStepWords + half * 4 + lane() % 4];
-      };
-      uint32_t a[kHalves][4];
-#pragma unroll
-      for (int half = 0; half < kHalves; ++half) {
-        const int row = first_token() + half * 16 + lane() / 4;
-        for (int i = 0; i < 4; ++i) a[half][i] = fragment(row + i % 2 * 8, i / 2);
-      }
-#pragma unroll
-      for (int group = 0; group < kParts; group += kGroup) {
-        if (group * kCandidateWarps * 8 >= columns) break;
-        uint32_t b[kGroup][2];
-#pragma unroll
-        for (int p = 0; p < kGroup; ++p) {
-          const int row = kTileRows + part_column(group + p) + lane() / 4;
-          for (int i = 0; i < 2; ++i) b[p][i] = fragment(row, i);
-        }
-#pragma unroll
-        for (int p = 0; p < kGroup; ++p)
-          for (int half = 0; half < kHalves; ++half)
-            multiply<key>(sum[group + p][half], a[half], b[p]);
-      }
-    }
+    if (key == DType::float32 || columns > kColumnStep)
+      multiply_stage<key, kParts>(buffer_of(stage), columns, sum);
+    else
+      multiply_stage<key, kFewParts>(buffer_of(stage), columns, sum);
     if (stage % kChunkStages == kChunkStages - 1 || stage + 1 == end) {
 #pragma unroll
       for (int p = 0; p < kParts; ++p)

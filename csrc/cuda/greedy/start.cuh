@@ -8,25 +8,54 @@
 
 namespace zoprune::cuda {
 
+// Without a branch, so that several loads can be on their way.
 __device__ inline float load_score(const SelectArguments& arguments, int64_t token) {
-  switch (arguments.score_dtype) {
-    case DType::float16:
-      return Element<DType::float16>::load(arguments.scores, token);
-    case DType::bfloat16:
-      return Element<DType::bfloat16>::load(arguments.scores, token);
-    default:
-      return Element<DType::float32>::load(arguments.scores, token);
-  }
+  const bool wide = arguments.score_dtype == DType::float32;
+  const uint32_t bits = wide ? static_cast<const uint32_t*>(arguments.scores)[token]
+                             : static_cast<const uint16_t*>(arguments.scores)[token];
+  const float half = Element<DType::float16>::to_float(bits & 0xffffu);
+  const float other = Element<DType::float32>::to_float(wide ? bits : bits << 16);
+  return arguments.score_dtype == DType::float16 ? half : other;
 }
 
 __device__ inline bool usable(const SelectArguments& arguments, int64_t token) {
   return arguments.valid == nullptr || arguments.valid[token];
 }
 
+__device__ inline bool must_keep(const SelectArguments& arguments, int64_t token) {
+  return arguments.must_keep != nullptr && arguments.must_keep[token];
+}
+
+__device__ inline Candidate class_of(float score, bool usable, bool kept) {
+  if (!usable) return Candidate::invalid;
+  if (kept) return Candidate::must_keep;
+  return is_nan(score) ? Candidate::nan : Candidate::free;
+}
+
 __device__ inline Candidate first_class(const SelectArguments& arguments, int64_t token) {
-  if (!usable(arguments, token)) return Candidate::invalid;
-  if (arguments.must_keep != nullptr && arguments.must_keep[token]) return Candidate::must_keep;
-  return is_nan(load_score(arguments, token)) ? Candidate::nan : Candidate::free;
+  return class_of(load_score(arguments, token), usable(arguments, token),
+                  must_keep(arguments, token));
+}
+
+// Calls use(i, score, class) for all tokens of an image, a thread for each in turn.
+template <typename Use>
+__device__ void for_each_score(const SelectArguments& arguments, const Image& image,
+                               const Use& use) {
+  constexpr int kTogether = 4;  // loads that are on their way at once
+  for (int begin = static_cast<int>(threadIdx.x); begin < image.tokens;
+       begin += kTogether * kThreads) {
+    float score[kTogether];
+    Candidate first[kTogether];
+#pragma unroll
+    for (int t = 0; t < kTogether; ++t) {
+      const int64_t token = image.start + min(begin + t * kThreads, image.tokens - 1);
+      score[t] = load_score(arguments, token);
+      first[t] = first_class(arguments, token);
+    }
+#pragma unroll
+    for (int t = 0; t < kTogether; ++t)
+      if (begin + t * kThreads < image.tokens) use(begin + t * kThreads, score[t], first[t]);
+  }
 }
 
 // The largest of all threads' ranks.
@@ -44,10 +73,9 @@ template <typename Objective>
 __device__ uint64_t best_rank(const SelectArguments& arguments, const Objective& objective,
                               const Image& image) {
   uint64_t best = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < image.tokens; i += kThreads) {
-    const uint64_t rank = pack_rank(first_class(arguments, image.start + i), 0, i);
-    best = max(best, objective.rank(rank, objective.start(arguments, image, i, true)));
-  }
+  for_each_score(arguments, image, [&](int i, float score, Candidate first) {
+    best = max(best, objective.rank(pack_rank(first, 0, i), objective.start(score, i, true)));
+  });
   return block_max(best);
 }
 
@@ -153,7 +181,7 @@ __device__ int start_image(const SelectArguments& arguments, Objective& objectiv
     if (lane() != 0) continue;
     const float inverse = inverse_norm(sums.aa);
     if (compare) work.inverse_norm[token] = inverse;
-    auto state = objective.start(arguments, image, i, inverse != 0);
+    auto state = objective.start(load_score(arguments, token), i, inverse != 0);
     if constexpr (Objective::kGainsRiseOnce) {
       if (pick)
         state.nearest =

@@ -31,8 +31,7 @@ constexpr int kBins = 1 << kDigitBits;
 constexpr int kCachedRanks = 8192;
 
 struct Shared {
-  uint64_t unsorted[kBlock];
-  uint64_t candidate[kBlock];  // their ranks, best first
+  uint64_t candidate[kBlock];  // their ranks, in index order
   uint64_t warp_bound[kWarps];
   float inverse_norm[kBlock];
   uint32_t warp_total[kWarps];

@@ -311,6 +311,12 @@ SHIM_UNCHECKED inline unsigned __ballot_sync(unsigned mask, bool flag) {
   for (int i = 0; i < 32; ++i) bits |= static_cast<unsigned>(board.value[i] & 1) << i;
   return bits;
 }
+SHIM_UNCHECKED inline unsigned __match_any_sync(unsigned mask, uint32_t value) {
+  const auto& board = shim::exchange("match_any", mask, value);
+  unsigned bits = 0;
+  for (int i = 0; i < 32; ++i) bits |= static_cast<unsigned>(board.value[i] == value) << i;
+  return bits;
+}
 inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
   const auto& board = shim::exchange("reduce_max", mask, value);
   return static_cast<unsigned>(*std::max_element(board.value, board.value + 32));

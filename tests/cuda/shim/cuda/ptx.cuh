@@ -13,6 +13,7 @@ template <typename T>
 T load_fresh(const T* address) {
   return *address;
 }
+inline uint32_t opaque(uint32_t value) { return value; }
 inline void arrive(uint32_t* counter) {
   shim::release(counter);
   __atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED);
@@ -47,6 +48,16 @@ SHIM_UNCHECKED void wait_copies() {
   fiber.copies.erase(fiber.copies.begin(), fiber.copies.begin() + static_cast<long>(count));
   fiber.committed.erase(fiber.committed.begin(), last + 1);
   for (size_t& end : fiber.committed) end -= count;
+}
+
+template <int count>
+SHIM_UNCHECKED void load_matrices(uint32_t* words, const void* row) {
+  if (reinterpret_cast<uintptr_t>(row) % 16) shim::fail("ldmatrix: a row is not at 16 bytes");
+  const auto& board = shim::exchange("ldmatrix", 0xffffffffu, row);
+  for (unsigned i = 0; i < count; ++i) {
+    const void* const from = shim::from_word<const void*>(board.value[i * 8 + shim::lane() / 4]);
+    std::memcpy(words + i, static_cast<const uint32_t*>(from) + shim::lane() % 4, 4);
+  }
 }
 
 inline float half_to_float(uint16_t bits) {
