@@ -93,7 +93,7 @@ def section(results: list[dict[str, Any]]) -> str:
         heading += [place + dtype for dtype in dtypes]
         heading.append(f"{place}over a projector forward ({', '.join(dtypes)})")
     found = [
-        *(caption(result["machine"]) for result in results),
+        *map(caption, results),
         "",
         f"| operator | shape | against | {' | '.join(heading)} |",
         f"|---|---|---|{'---|' * len(heading)}",
@@ -141,12 +141,17 @@ def dtypes_of(result: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(row["dtype"] for row in result["rows"]))
 
 
-def caption(about: dict[str, Any]) -> str:
+def caption(result: dict[str, Any]) -> str:
+    about = result["machine"]
     where = f"{about['threads']} threads, " if about["device"] == "cpu" else ""
     command = "bench" if about["device"] == "cpu" else "gpu-report"
+    # Parts of a GPU's report may be of different commits: those that its rows are of.
+    parts = {row["part"] for row in result["rows"] if "part" in row}
+    commits = sorted({result["parts"][part]["commit"] for part in parts})
+    of = f", commit {', '.join(commits)}" if commits else ""
     return (
         f"**{about['name']}**, {where}torch {about['torch']}: times faster, medians of one run "
-        f"(`make {command}`, {about['date'][:10]})"
+        f"(`make {command}`, {about['date'][:10]}{of})"
     )
 
 

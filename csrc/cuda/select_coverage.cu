@@ -155,7 +155,7 @@ __global__ __launch_bounds__(kThreads,
     while (true) {
       if (begin < count) {  // in one place for all: it is most of the kernel's code
         const Columns columns = take_columns(image, work, state, kind != raised, begin, count);
-        compute_products(keys, image, work, columns.count, image.tokens <= plan.split_rows);
+        compute_products(keys, image, plan, work, columns.count);
         group_barrier(image.arrivals, image.members);
         if (kind == picked) {
           cover_and_list(keys, image, work, state, listed);

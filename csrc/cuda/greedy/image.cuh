@@ -13,7 +13,6 @@ __device__ inline Image find_image(const SelectArguments& arguments, const Selec
   image.block = plan.block;
   image.group = group;
   image.arrivals = work.arrivals + group;
-  image.partial = work.partial + group * plan.chunks * plan.split_rows * kBlock;
   const Span span = tokens_of(arguments, number);
   image.start = span.start;
   image.tokens = span.tokens;

@@ -43,7 +43,7 @@ __global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArgumen
                                    ? take_columns(image, work, column)
                                    : choose_candidates(image, work, min(image.block, 3 * most + 8));
       if (compare) {  // in one place for both: it is most of the kernel's code
-        compute_products(keys, image, work, round.count, image.tokens <= plan.split_rows);
+        compute_products(keys, image, plan, work, round.count);
         group_barrier(image.arrivals, image.members);
       }
       if constexpr (Greedy<Objective>::kGainsRiseOnce) {

@@ -209,19 +209,25 @@ __device__ void tile_products(const Keys<key>& keys, const Image& image, int fir
 // up to a multiple of eight, become zero. Every thread block of the group takes part, and must be
 // past a barrier before it reads them.
 template <DType key>
-__device__ void compute_products(const Keys<key>& keys, const Image& image, const Workspace& work,
-                                 int columns, bool split) {
+__device__ void compute_products(const Keys<key>& keys, const Image& image, const SelectPlan& plan,
+                                 const Workspace& work, int columns) {
+  const bool split = image.tokens <= plan.split_rows;
   const int tiles = (image.tokens + kTileRows - 1) / kTileRows;
   const int parts = split ? keys.chunks() : 1;
-  float* const products = work.products + image.rows * kBlock;
+  // Looked up where they are used: registers are short during the products.
+  const auto products = [&] { return work.products + image.rows * kBlock; };
+  const auto partial = [&](int chunk) {
+    return work.partial + (image.group * plan.chunks * plan.split_rows +
+                           static_cast<int64_t>(chunk) * image.tokens) *
+                              kBlock;
+  };
   for (int item = image.member; item < tiles * parts; item += image.members) {
     const int first_row = item % tiles * kTileRows, chunk = item / tiles;
     const int begin = chunk * kChunkStages;
     const int end = split ? min(begin + kChunkStages, keys.stages()) : keys.stages();
     Sums total;
     tile_products(keys, image, first_row, columns, begin, end, total);
-    float* const output =
-        split ? image.partial + static_cast<int64_t>(chunk) * image.tokens * kBlock : products;
+    float* const output = split ? partial(chunk) : products();
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
       if (part_column(p) >= columns) break;
@@ -245,11 +251,10 @@ __device__ void compute_products(const Keys<key>& keys, const Image& image, cons
       float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll 8
       for (int chunk = 0; chunk < parts; ++chunk) {
-        const int64_t step = static_cast<int64_t>(chunk) * image.tokens * kBlock;
-        const float4 part = load_fresh(reinterpret_cast<const float4*>(image.partial + step + at));
+        const float4 part = load_fresh(reinterpret_cast<const float4*>(partial(chunk) + at));
         sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
       }
-      *reinterpret_cast<float4*>(products + at) = sum;
+      *reinterpret_cast<float4*>(products() + at) = sum;
     }
   }
 }

@@ -102,7 +102,6 @@ struct Image {
   int member;      // this thread block among the group's
   int members;
   int64_t rows;        // its first row of Workspace::products
-  float* partial;      // the group's part of Workspace::partial
   uint32_t* arrivals;  // at the group's barrier
 
   // Tokens are dealt to the warps of a group like cards.
