@@ -85,7 +85,8 @@ def section(results: list[dict[str, Any]]) -> str:
         lines.append(f"| **{title}** |{' |' * (2 + cells)}")
         for line in group:
             row, few = table_row(columns, line, on_cpu)
-            lines.append(row)
+            if row:
+                lines.append(row)
             few_directions |= few
     heading = []
     for result, dtypes in columns:
@@ -118,7 +119,8 @@ def section(results: list[dict[str, Any]]) -> str:
 def table_row(
     columns: list[tuple[dict[str, Any], list[str]]], line: tuple, on_cpu: bool
 ) -> tuple[str, bool]:
-    """One line of the table, and whether it was scaled from few directions."""
+    """One line of the table, empty where nothing was measured, and whether it was scaled from few
+    directions."""
     op, variant, shape, against, words = line
     cells, few_directions = [], False
     for result, dtypes in columns:
@@ -133,6 +135,8 @@ def table_row(
             floors = [row.get("against", {}).get("projector") for row in rows]
             known = [table.ratio(f, inverse=True) if f else "-" for f in floors]
             cells.append(", ".join(known) if any(floors) else "-")
+    if set(cells) <= {"-", ""}:
+        return "", few_directions
     row = f"| `{op}`, {variant} | {shape.name} | {words} | {' | '.join(cells)} |"
     return row, few_directions
 
@@ -158,7 +162,7 @@ def caption(result: dict[str, Any]) -> str:
 def cell(row: Row, against: str, on_cpu: bool) -> str:
     """A ratio, on a GPU with the time; ``eager``: what the host spends on a call."""
     if against == "eager" and "eager" in row:
-        return f"{row['eager']['host'] * 1e6:.3g} µs"
+        return microseconds(row["eager"]["host"])
     if against not in row.get("against", {}):
         return "-"
     found = row["against"][against]
@@ -166,7 +170,13 @@ def cell(row: Row, against: str, on_cpu: bool) -> str:
     if on_cpu:
         return text
     own = row["eager"]["whole"] if found.get("eager") else row["seconds"]
-    return f"{text}, {own * 1e6:.3g} µs{EAGER if found.get('eager') else ''}"
+    return f"{text}, {microseconds(own)}{EAGER if found.get('eager') else ''}"
+
+
+def microseconds(seconds: float) -> str:
+    """Three digits; larger numbers whole."""
+    time = seconds * 1e6
+    return f"{time:,.0f} µs" if time >= 100 else f"{time:.3g} µs"
 
 
 def memory_note(result: dict[str, Any]) -> str:

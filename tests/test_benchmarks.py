@@ -154,10 +154,12 @@ def test_targets_compare_in_the_right_direction(at_most, measured, met):
 def test_readme_table_shows_what_was_measured(measured):
     row = {"op": "select", "variant": "k = 64", "shape": "LLaVA-1.5", "dtype": "fp32"}
     row |= {"seconds": 1e-3, "against": {"loop": {"ratio": 12.34}}}
-    content = measured | {"rows": [row], "memory": []}
-    text = readme.generate([content])
-    assert "| `select`, k = 64 | LLaVA-1.5 | the authors' loop | 12.3x |" in text
+    scores = row | {"op": "sensitivity", "variant": "m = 64, h = 0.01", "dtype": "bf16"}
+    content = measured | {"rows": [row, scores | {"against": {"GEMM": {"ratio": 0.99}}}]}
+    text = readme.generate([content | {"memory": []}])
+    assert "| `select`, k = 64 | LLaVA-1.5 | the authors' loop | 12.3x | - |" in text
     assert "-: not measured yet." in text
+    assert "k = 640" not in text  # of which nothing was measured
     assert "GPU: not measured yet." in text
 
 
