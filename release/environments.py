@@ -117,9 +117,7 @@ def copy_tests(folder: Path) -> Path:
     """The tests and what they read, without the package: what is tested is the installed one."""
     shutil.rmtree(folder, ignore_errors=True)
     for part in ("tests", "benchmarks", "audit", "csrc", "docs", "python/examples"):
-        shutil.copytree(
-            ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "results")
-        )
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("pyproject.toml", "README.md", "CHANGELOG.md"):
         shutil.copy2(ROOT / part, folder / part)
     return folder

@@ -15,17 +15,13 @@ import pytest
 import torch
 
 import zoprune_kernels
+from tests.source_tree import ROOT, needs_sources
 from zoprune_kernels import _native, backend, directions, info
 from zoprune_kernels.operators import OPERATORS
 
 PACKAGE = Path(_native.__file__).parent
-ROOT = Path(__file__).parents[1]
 MASK = 0xFFFFFFFF
 DISTRIBUTIONS = ("sphere", "gaussian", "rademacher", "orthogonal")
-
-needs_sources = pytest.mark.skipif(
-    not (ROOT / "build_backend.py").exists(), reason="the source tree is not here"
-)
 
 
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> list[int]:

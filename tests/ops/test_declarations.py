@@ -4,17 +4,15 @@ import doctest
 import importlib.util
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
 import zoprune_kernels
+from tests.source_tree import ROOT, needs_sources
 from zoprune_kernels.methods import METHODS, SelectOptions, SuppressOptions
 from zoprune_kernels.operators import OPERATORS
 from zoprune_kernels.testing import operator_calls
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_published_schemas_have_not_changed():
@@ -45,6 +43,7 @@ def _generate():
     return module
 
 
+@needs_sources
 @pytest.mark.parametrize("what", ["reference", "stub"])
 def test_generated_files_are_up_to_date(what):
     """If not: python docs/generate.py."""
@@ -81,6 +80,7 @@ def test_exports_have_the_operators_signature(name):
             assert parameter.default is parameter.empty
 
 
+@needs_sources
 def test_a_default_stands_in_one_python_file():
     """Of the packages: benchmarks and tests write down what they compare with."""
     files = [f for top in ("zoprune_kernels", "python") for f in (ROOT / top).rglob("*.py")]

@@ -11,11 +11,13 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.source_tree import ROOT, needs_sources
+
+pytestmark = needs_sources
+
 NEW = {
     "zoprune_kernels/reference/select_apart.py": '''
 """Picks at a distance."""

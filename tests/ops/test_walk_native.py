@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from tests.ops.test_walk import CHECK, ROOT, walked  # noqa: F401 (a fixture)
+from tests.source_tree import needs_sources
 
 CSRC = ROOT / "csrc"
 ISA = CSRC / "cpu/isa.h"
 pytestmark = [
+    needs_sources,
     pytest.mark.proves("csrc/bindings/common", "csrc/cpu/greedy", "tests/ops/test_walk.py"),
     pytest.mark.skipif(
         platform.machine() != "x86_64" or not shutil.which("g++"), reason="needs g++ on x86-64"
