@@ -12,6 +12,9 @@ from torch.autograd import forward_ad
 from .namespace import add_op_namespace_prefix
 
 DispatchKeys = torch._C.DispatchKeySet
+# What torch.func itself derives from, level by level: within an operator's autograd kernel its
+# transforms have done their part, and torch.autograd.Function would hand the call back to them.
+SingleLevelFunction = torch.autograd.function._SingleLevelFunction
 
 
 def has_kernel(operator: str, device: str) -> bool:
@@ -39,10 +42,9 @@ def has_tangent(tensor: Tensor) -> bool:
     return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
-def apply_function(function: type[torch.autograd.Function], *arguments: Any) -> Any:
-    """``function.apply`` within an operator's autograd kernel: torch.func's transforms have done
-    their part by then, and the public ``apply`` would hand the call back to them."""
+def apply_function(function: type[SingleLevelFunction], *arguments: Any) -> Any:
+    """``function.apply`` within an operator's autograd kernel."""
     from torch._functorch.utils import enable_single_level_autograd_function
 
     with enable_single_level_autograd_function():
-        return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
+        return function.apply(*arguments)  # type: ignore[attr-defined]

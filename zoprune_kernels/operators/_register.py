@@ -148,7 +148,7 @@ def _leaves(values: Iterable[Any]) -> list[Tensor]:
     return [leaf for leaf in flat if isinstance(leaf, Tensor)]
 
 
-class _NoBackward(torch.autograd.Function):
+class _NoBackward(_torch.SingleLevelFunction):
     """Ties what an operator returned to its inputs, so that asking for their gradients fails."""
 
     @staticmethod
