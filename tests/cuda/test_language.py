@@ -26,7 +26,7 @@ RUNTIME = {
     "cudaSuccess",
 }
 # Instructions up to their first type or shape, all of them in PTX 7.0 (CUDA 11.0).
-PTX = {"cp.async", "cvt.rna", "ld.acquire", "mma.sync", "red.release"}
+PTX = {"cp.async", "cvt.rna", "ld.acquire", "ldmatrix.sync", "mma.sync", "red.release"}
 
 
 def text() -> str:
