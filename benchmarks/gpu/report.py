@@ -146,7 +146,10 @@ def join(reports: Sequence[Row]) -> Row:
 
 
 def adopt(folders: Sequence[Path]) -> int:
-    """Copies what is in the folders' reports to ``benchmarks/results/<gpu>.json``."""
+    """Copies what is in the folders' reports to ``benchmarks/results/<gpu>.json``.
+
+    What the parts printed stays behind: it names the places of one machine.
+    """
     from ..machine import RESULTS, file_name
 
     reports = [read_json(folder / REPORT) for folder in folders]
@@ -157,7 +160,10 @@ def adopt(folders: Sequence[Path]) -> int:
         print(f"{places}: expected measured rows of one card, got {got}", file=sys.stderr)
         return 1
     target = RESULTS / file_name(cards.pop())
-    write_json(target, join(reports))
+    adopted = join(reports)
+    for part in adopted["parts"].values():
+        part.pop("output", None)
+    write_json(target, adopted)
     print(f"{target}; python -m benchmarks.readme writes the documents")
     return 0
 
