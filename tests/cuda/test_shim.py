@@ -269,6 +269,22 @@ def test_coverage_adds_the_most_in_float64(executable, key_dtype):
             covered = np.maximum(covered, cosine[pick])
 
 
+@pytest.mark.parametrize("max_similarity", [1.0, 0.9])  # by gains alone, and with classes
+def test_a_candidate_that_falls_to_the_bound_gives_way_to_a_lower_index(executable, max_similarity):
+    """Fourteen candidates; after the second pick the last ties with the one token left out."""
+    keys = np.zeros((16, 8), np.float32)
+    keys[0, :4] = 1  # left out: its cosine to the first pick is 1/2
+    keys[1, 0] = 2  # the first pick, by its score
+    keys[2:15, 4] = 2  # all alike
+    keys[15, 4:] = 1  # its cosine to those is 1/2
+    scores = (np.arange(16) == 1).astype(np.float32)
+    case = Case(
+        scores[None], keys[None], 3, method="maxmin", max_similarity=max_similarity, sort=False
+    )
+    (picks,) = select(executable, [case])
+    assert picks.tolist() == [1, 2, 0]
+
+
 def test_coverage_ties_where_the_quantum_ends(executable):
     """Orthogonal tokens that add half a quantum more or less than each other."""
     rng = np.random.default_rng(10)

@@ -119,7 +119,7 @@ __device__ Moments moments_in(const Keys<type>& keys, int64_t a, int64_t b) {
   return keys.aligned ? moments_of<Real>(keys, a, b, whole) : moments_of<Real>(keys, a, b, any);
 }
 
-// Products of 16-bit elements are exact in single precision, and eight of them lose 2^-23 of their
+// Products of 16-bit elements are exact in single precision, and eight of them lose 2^-21 of their
 // sum: far less than an inverse norm's own rounding, once hundreds are added up in double. Where
 // single precision might overflow or lose products, all is done again in double.
 template <DType type>
