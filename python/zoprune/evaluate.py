@@ -125,10 +125,45 @@ def _value(text: str) -> Any:
     return text
 
 
+class Calls:
+    """What the calls of a pruned model came to.
+
+    lmms-eval drops the model before it returns, and some of its classes take an empty answer for a
+    call that raised: both are kept here, without the model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.name = type(model).__name__
+        self.calls = 0
+        self.failures: list[str] = []
+        self.kept: str | None = None  # of the last call with images
+        generate = model.generate
+
+        @functools.wraps(generate)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            try:
+                output = generate(*args, **kwargs)
+            except Exception as error:
+                self.failures.append(f"{type(error).__name__}: {error}")
+                raise
+            self._note(output)
+            return output
+
+        model.generate = watched
+        model.register_forward_hook(lambda module, args, output: self._note(output))
+
+    def _note(self, output: Any) -> None:
+        try:
+            self.kept = str(report(output))
+        except TypeError:
+            pass  # a call of text alone, or a later token
+
+
 class PrunedClass:
     """A model class of lmms-eval whose instances are pruned; all else is the class's own."""
 
-    def __init__(self, cls: Any, made: list[Any]) -> None:
+    def __init__(self, cls: Any, made: list[Calls]) -> None:
         self._cls, self._made = cls, made
 
     def __getattr__(self, name: str) -> Any:
@@ -142,13 +177,16 @@ class PrunedClass:
             refuse("model_args", f"names that one of the two takes ({name} it)", taken[0])
         model = self._cls.create_from_arg_string(others, *args, **kwargs)
         prune_wrapper(model, **ours)
-        print(f"zoprune: {type(_model_of(model)).__name__} pruned with {ours}")
-        self._made.append(model)
+        self._made.append(Calls(_model_of(model)))
+        print(f"zoprune: {self._made[-1].name} pruned with {ours}")
         return model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run lmms-eval with its models pruned; 2 for arguments that are refused, 1 if nothing was."""
+    """Run lmms-eval with its models pruned; 2 for arguments that are refused.
+
+    1 if nothing was pruned, or if calls failed, whose answers count as empty.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and arguments[0] == "eval":
         del arguments[0]
@@ -168,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"zoprune: lmms_eval: expected it to be installed, got: {error}", file=sys.stderr)
         print("pip install 'zoprune_kernels[evaluate]'", file=sys.stderr)
         return 2
-    made: list[Any] = []
+    made: list[Calls] = []
     original, argv = models.get_model, sys.argv
     models.get_model = _pruned(original, made)
     sys.argv = ["lmms_eval", *arguments]
@@ -179,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _summary(made)
 
 
-def _pruned(original: Callable, made: list[Any]) -> Callable:
+def _pruned(original: Callable, made: list[Calls]) -> Callable:
     @functools.wraps(original)
     def get_model(*args: Any, **kwargs: Any) -> PrunedClass:
         return PrunedClass(original(*args, **kwargs), made)
@@ -187,16 +225,19 @@ def _pruned(original: Callable, made: list[Any]) -> Callable:
     return get_model
 
 
-def _summary(made: list[Any]) -> int:
+def _summary(made: list[Calls]) -> int:
     if not made:
         print("zoprune: no model was made, nothing was pruned", file=sys.stderr)
         return 1
-    for model in made:
-        try:
-            print(f"zoprune: the last call kept {report(_model_of(model))} visual tokens")
-        except RuntimeError:
+    for calls in made:
+        if calls.kept is None:
             warnings.warn("zoprune: no call of the model had images", stacklevel=2)
-    return 0
+        else:
+            print(f"zoprune: the last call kept {calls.kept} visual tokens")
+        if calls.failures:
+            failed = f"{len(calls.failures)} of {calls.calls} calls of generate failed"
+            print(f"zoprune: {calls.name}: {failed}: {calls.failures[0]}", file=sys.stderr)
+    return int(any(calls.failures for calls in made))
 
 
 def _given(arguments: list[str], name: str) -> list[str]:

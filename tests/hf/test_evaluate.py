@@ -13,6 +13,7 @@ transformers = pytest.importorskip(
 
 import zoprune  # noqa: E402
 from zoprune import evaluate  # noqa: E402
+from zoprune.hf import generation  # noqa: E402
 from zoprune.hf.settings import pruning_of  # noqa: E402
 
 from tests.hf.checkpoint import save_llava  # noqa: E402
@@ -22,7 +23,8 @@ from tests.hf.models import CASES, make, prompt  # noqa: E402
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # What zoprune.evaluate relies on of lmms-eval: ``models.get_model`` is looked up at the call and
-# gives a class with ``create_from_arg_string``; ``__main__.cli_evaluate`` reads ``sys.argv``.
+# gives a class with ``create_from_arg_string``; ``__main__.cli_evaluate`` reads ``sys.argv``. Its
+# evaluator drops the model at the end, and its llava_hf takes an empty answer for an error.
 STAND_IN = {
     "__init__.py": "",
     "models/__init__.py": """
@@ -44,9 +46,14 @@ STAND_IN = {
                 for question, picture in requests:
                     text = f"<image> {question}"
                     inputs = self.processor(images=picture, text=text, return_tensors="pt")
-                    output = self._model.generate(**inputs, max_new_tokens=2, do_sample=False)
-                    answers.append(output[0, -2:].tolist())
+                    try:
+                        output = self._model.generate(**inputs, max_new_tokens=2, do_sample=False)
+                        answers.append(output[0, -2:].tolist())
+                    except Exception:
+                        answers.append([])
                 return answers
+            def clean(self):
+                del self._model
 
         class Plain(Simple):
             def __init__(self, pretrained, batch_size=1, device="cpu"):
@@ -67,7 +74,9 @@ STAND_IN = {
             assert lm.is_simple
             docs = [doc for task in tasks for doc in TASKS[task]]
             requests = [(text, Image.new("RGB", (40, 30), color)) for text, color in docs]
-            return lm.generate_until(requests)
+            answers = lm.generate_until(requests)
+            lm.clean()
+            return answers
     """,
     "__main__.py": """
         import argparse
@@ -154,6 +163,23 @@ def test_what_prune_refuses_ends_the_run(harness, arguments, message):
         run(f"pretrained={harness},{arguments}")
 
 
+def test_calls_that_fail_are_told_where_the_harness_is_silent(harness, capsys, monkeypatch):
+    calls = []
+
+    def fails_once(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise ValueError("no such image")
+        return shorten(*args)
+
+    shorten = generation.shorten
+    monkeypatch.setattr(generation, "shorten", fails_once)
+    assert run(f"pretrained={harness},keep=5") == 1
+    printed = capsys.readouterr()
+    assert "1 of 2 calls of generate failed: ValueError: no such image" in printed.err
+    assert "answers [[], [" in printed.out and "the last call kept 5 of 16" in printed.out
+
+
 def test_a_name_that_both_take_is_refused(harness):
     with pytest.raises(ValueError, match=r"model_args: .*Simple and zoprune.prune both.*method"):
         run(f"pretrained={harness},keep=3,method=maxmin", model="both")
@@ -196,13 +222,18 @@ def test_any_object_that_holds_a_model():
     assert pruning_of(other) is None
 
 
-def test_the_real_lmms_eval(tmp_path):
+@pytest.mark.parametrize("kind", ["simple", "chat"])
+def test_the_real_lmms_eval(tmp_path, kind):
     """Its own command line, evaluator and llava_hf on a task of two local pictures."""
     pytest.importorskip("lmms_eval", reason="lmms-eval is not installed")
     pytest.importorskip("decord", reason="decord is not installed, which llava_hf imports")
     from PIL import Image
 
     checkpoint, folder = save_llava(tmp_path / "model"), tmp_path / "tasks"
+    if kind == "chat":
+        processor = transformers.AutoProcessor.from_pretrained(checkpoint)
+        processor.chat_template = CHAT_TEMPLATE
+        processor.save_pretrained(checkpoint)
     folder.mkdir()
     rows = []
     for i, color in enumerate([(250, 0, 0), (0, 9, 200)]):
@@ -211,7 +242,8 @@ def test_the_real_lmms_eval(tmp_path):
     (tmp_path / "docs.jsonl").write_text("\n".join(rows))
     (folder / "tiny.yaml").write_text(TASK.format(docs=tmp_path / "docs.jsonl"))
     (folder / "utils.py").write_text(textwrap.dedent(FUNCTIONS))
-    command = ["--model", "llava_hf", "--force_simple", "--tasks", "tiny", "--batch_size", "1"]
+    command = ["--model", "llava_hf", "--tasks", "tiny", "--batch_size", "1"]
+    command += ["--force_simple"] if kind == "simple" else []
     command += ["--model_args", f"pretrained={checkpoint},device=cpu,device_map=cpu,keep=5"]
     command += ["--include_path", str(folder), "--verbosity", "DEBUG"]
     done = subprocess.run(
@@ -226,6 +258,10 @@ def test_the_real_lmms_eval(tmp_path):
     assert "answered" in done.stdout  # the metric's row
 
 
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% for part in message['content'] %}"
+    "{{ '<image> ' if part['type'] == 'image' else part['text'] }}{% endfor %}{% endfor %}"
+)
 TASK = """
 dataset_path: json
 dataset_kwargs:
