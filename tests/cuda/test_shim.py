@@ -285,6 +285,19 @@ def test_a_candidate_that_falls_to_the_bound_gives_way_to_a_lower_index(executab
     assert picks.tolist() == [1, 2, 0]
 
 
+@pytest.mark.parametrize("method", ["topk", "sads"])
+def test_candidates_that_are_blocked_tie_with_tokens_left_out(executable, method):
+    """Few directions, equal scores: a candidate that a pick blocks may have the higher index."""
+    rng = np.random.default_rng(12)
+    cases = []
+    for groups in (3, 4, 5, 6) * 4:
+        keys = np.eye(groups, dtype=np.float32)[rng.integers(0, groups, (1, 130))]
+        scores = np.ones((1, 130), np.float32)
+        cases.append(Case(scores, keys, keep=36, method=method, max_similarity=0.5))
+    found = differences(cases, select(executable, cases))
+    assert not found, found[0]
+
+
 def test_coverage_ties_where_the_quantum_ends(executable):
     """Orthogonal tokens that add half a quantum more or less than each other."""
     rng = np.random.default_rng(10)
