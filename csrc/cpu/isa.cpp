@@ -18,7 +18,7 @@ namespace {
 // Whether there are tiles that multiply bf16, and Linux keeps their state for this process: it does
 // only once asked, and may refuse (an old kernel, a sandbox, a small signal stack).
 [[maybe_unused]] bool supports_amx() {
-#if defined(ZOPRUNE_EMULATE_AMX)
+#if defined(ZOPRUNE_ASSUME_AMX)
   return true;
 #elif defined(__linux__) && defined(__x86_64__)
   constexpr unsigned kTiles = 1u << 24, kTilesOfBFloat16 = 1u << 22;

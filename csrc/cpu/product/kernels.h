@@ -110,7 +110,7 @@ inline void add_rows(const BFloat16* rows, int64_t stride, int64_t count, const 
     if (r == 0 || some < 2 * kTileSide) shape_tiles(some);
     multiply_tiles(rows + r * stride, stride, some, panel, words, sums + r * kPanel);
   }
-  ZOPRUNE_TILE_RELEASE();
+  _tile_release();
 }
 #endif
 
