@@ -13,6 +13,7 @@ from benchmarks import (
     measure,
     readme,
     selection,
+    speed,
     table,
     targets,
     timing,
@@ -156,7 +157,7 @@ def test_readme_table_shows_what_was_measured(measured):
     row |= {"seconds": 1e-3, "against": {"loop": {"ratio": 12.34}}}
     scores = row | {"op": "sensitivity", "variant": "m = 64, h = 0.01", "dtype": "bf16"}
     content = measured | {"rows": [row, scores | {"against": {"GEMM": {"ratio": 0.99}}}]}
-    text = readme.generate([content | {"memory": []}])
+    text = speed.document([content | {"memory": []}])
     assert "| `select`, k = 64 | LLaVA-1.5 | the authors' loop | 12.3x | - |" in text
     assert "-: not measured yet." in text
     assert "k = 640" not in text  # of which nothing was measured
@@ -170,7 +171,7 @@ def test_readme_shows_processors_side_by_side_and_the_floor(measured):
         measured | {"rows": [row], "machine": measured["machine"] | {"name": name}}
         for name in ("Zen", "Xeon")
     ]
-    text = readme.generate(results)
+    text = speed.document(results)
     assert "Zen, bf16 | Zen, over a projector forward (bf16) | Xeon, bf16 |" in text
     line = "| `score_and_select`, closed form, k = 64 | LLaVA-1.5 | the paper's algorithm "
     assert f"{line}| 70x | 2x | 70x | 2x |" in text

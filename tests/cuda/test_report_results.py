@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from benchmarks import readme
+from benchmarks import speed
 from benchmarks.gpu import report, runner, summary
 from tests.cuda.test_gpu_report import ABOUT, MEASURED, ROW, WRITES, python, run
 
@@ -33,9 +33,9 @@ def test_the_table_and_the_readme_show_what_was_measured_and_what_not():
     assert "REFUSED selection" in text
     assert "select 64 of 576, per pick, bf16" in text and "0.312 us  yes" in text
     assert text.count("not measured") == 9
-    document = readme.generate([found])
+    document = speed.document([found])
     assert "30x, 20 µs" in document and "| 50 µs |" in document
-    assert "GPU: not measured yet." in readme.generate([])
+    assert "GPU: not measured yet." in speed.document([])
 
 
 def test_tables_tell_a_ratio_of_eager_calls():
@@ -46,7 +46,7 @@ def test_tables_tell_a_ratio_of_eager_calls():
     found["targets"] = report.verdicts(found["rows"])
     text = summary.table(found)
     assert "paper 30 (eager)" in text and "30 x  NO  both eager" in text
-    document = readme.generate([found])
+    document = speed.document([found])
     assert "30x, 70 µs†" in document and "†: the other cannot be captured" in document
 
 
