@@ -20,23 +20,46 @@ REFERENCE = ROOT / "docs/operators.md"
 STUB = ROOT / "zoprune_kernels/operators/__init__.pyi"
 COMPATIBILITY = ROOT / "docs/compatibility.md"
 BEGIN, END = "<!-- models:begin -->", "<!-- models:end -->"
-# The first transformers that has a class, where that is not the oldest supported one.
-SINCE = dict.fromkeys(
-    (
-        "Glm46VForConditionalGeneration",
-        "GlmOcrForConditionalGeneration",
-        "Kimi_K25ForConditionalGeneration",
-        "LightOnOcrForConditionalGeneration",
-        "QianfanOCRForConditionalGeneration",
-        "Qwen3_5ForConditionalGeneration",
-        "Qwen3_5MoeForConditionalGeneration",
-    ),
-    "5",
-) | {
-    "Gemma4ForConditionalGeneration": "5.18",
-    "Lfm3VlForConditionalGeneration": "5.24",
-    "MistralLarge4ForConditionalGeneration": "5.24",
-}
+# The first transformers that has a class or that it is tested with, where that is not the oldest.
+SINCE = (
+    dict.fromkeys(
+        (
+            "Glm46VForConditionalGeneration",
+            "GlmOcrForConditionalGeneration",
+            "Kimi_K25ForConditionalGeneration",
+            "LightOnOcrForConditionalGeneration",
+            "QianfanOCRForConditionalGeneration",
+            "Qwen3_5ForConditionalGeneration",
+            "Qwen3_5MoeForConditionalGeneration",
+        ),
+        "5",
+    )
+    | dict.fromkeys(
+        (
+            "CohereCompassForConditionalGeneration",
+            "Cosmos3EdgeForConditionalGeneration",
+            "Cosmos3OmniForConditionalGeneration",
+            "Exaone4_5_ForConditionalGeneration",
+            "FastVlmForConditionalGeneration",
+            "GotOcr2ForConditionalGeneration",
+            "HyperCLOVAXVisionV2ForConditionalGeneration",
+            "JanusForConditionalGeneration",
+            "LlavaNextVideoForConditionalGeneration",
+            "MiniCPMOcrForConditionalGeneration",
+            "MiniCPMV4_6ForConditionalGeneration",
+            "MiniMaxM3SparseForConditionalGeneration",
+            "PaddleOCRVLForConditionalGeneration",
+            "PerceptionLMForConditionalGeneration",
+            "VideoLlama3ForConditionalGeneration",
+        ),
+        "5.24",
+    )
+    | {
+        "Gemma4ForConditionalGeneration": "5.18",
+        "Lfm3VlForConditionalGeneration": "5.24",
+        "MistralLarge4ForConditionalGeneration": "5.24",
+    }
+)
 HEAD = """# Operators
 
 Written by `python docs/generate.py` from the docstrings in `zoprune_kernels/operators/`. Each

@@ -10,14 +10,15 @@ import transformers
 from packaging.version import Version
 from torch import Tensor
 
-from tests.hf import grid_models, newer_models
+from tests.hf import grid_models, newer_models, newest_models
 from tests.hf import linear_models as linear
 from tests.hf import mlp_models as mlp
 from tests.hf.case import VIDEOS, Case
 from tests.hf.mlp_models import IMAGE, PAD, VISION_END, VISION_START
 
 NEWEST = Version(transformers.__version__) >= Version("5.24.dev0")  # has every class
-NEWER = [*grid_models.CASES, *newer_models.CASES]
+NEWER = [*grid_models.CASES, *newer_models.CASES, *newest_models.CASES]
+SIBLINGS = [*grid_models.SIBLINGS, *newest_models.SIBLINGS]
 VIEWS = dict(linear=True, groups="crop", views=linear.VIEWS)
 CASES = [
     Case("llava", mlp.llava, mlp.llava_images),
@@ -73,7 +74,7 @@ def make(case: Case) -> torch.nn.Module:
 
 def build(case: Case) -> torch.nn.Module:
     """The family's model, with its usual random weights."""
-    if not NEWEST and case in (*NEWER, *grid_models.SIBLINGS):
+    if not NEWEST and case in (*NEWER, *SIBLINGS):
         pytest.skip("tested from transformers 5.24 on")
     return case.build()
 

@@ -1,5 +1,7 @@
 """Situations from the field: what prune is asked for and leaves behind (rows 7, 21, 22, 29a)."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -78,6 +80,16 @@ def test_known_models_that_cannot_be_pruned_are_refused_with_the_reason(name):
     with pytest.raises(TypeError, match=f"got {name}, which is none of them: {REASONS[name]}"):
         zoprune.prune(other, 4)
     assert not hasattr(other, "_zoprune")
+
+
+@pytest.mark.skipif(not NEWEST, reason="the table is of transformers 5.24")
+def test_every_class_for_images_and_text_is_supported_or_refused_by_name():
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    classes = set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values())
+    assert classes <= {*SUPPORTED, *REASONS} and not set(SUPPORTED) & set(REASONS)
+    table = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    assert [name for name in (*SUPPORTED, *REASONS) if f"`{name}`" not in table] == []
 
 
 def test_the_class_of_a_pruned_model_is_an_ordinary_one(model):

@@ -41,6 +41,11 @@ PROCESSORS = {
     ),
     "llava_onevision": ("LlavaOnevision", dict(size=SQUARE, image_grid_pinpoints=PINPOINTS)),
     "llava_onevision-video": ("Siglip", dict(size=SQUARE)),
+    "llava_next_video": (
+        "LlavaNext",
+        dict(size={"shortest_edge": 28}, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS),
+    ),
+    "llava_next_video-video": ("Siglip", dict(size=SQUARE)),
     "internvl": ("GotOcr2", dict(size={"height": 56, "width": 56})),
     "paligemma": ("Siglip", dict(size=SQUARE)),
     "gemma3": ("Gemma3", dict(size={"height": 56, "width": 56})),
@@ -54,16 +59,29 @@ PROCESSORS = {
     "qianfan_ocr": ("GotOcr2", dict(size=LARGE)),
 }
 # photos are wide, to tell rows from columns, but for those that are squeezed or scaled down
-PATCHED = ("kimi_k25", "lfm2_vl", "gemma4", "gemma4-video")
+ONE_FRAME = ("cosmos3_edge", "video_llama3", "video_llama3-video")
+PATCHED = (
+    "perception_lm",
+    "minicpm_v",
+    "kimi_k25",
+    "paddleocr_vl",
+    "lfm2_vl",
+    "gemma4",
+    "gemma4-video",
+)
 SIZES = {
     "llava": (56, 56),
     "vipllava": (56, 56),
     "deepseek_vl": (56, 56),
     "llava_next": (112, 28),
+    "llava_next_video": (112, 28),
+    "llava_next_video-video": (56, 56),
     "llava_onevision": (112, 112),
 }
 SIZES |= {name: (56, 56) for name in ("llava_onevision-video", "internvl", "paligemma", "gemma3")}
-SIZES |= {n: (56, 56) for n in ("aya_vision", "cohere2_vision", "llama4", "qianfan_ocr")}
+SIZES |= {
+    n: (56, 56) for n in ("perception_lm", "aya_vision", "cohere2_vision", "llama4", "qianfan_ocr")
+}
 HALVES = [(0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0, 1, 1)]  # left, top, right, bottom of each view
 
 
@@ -76,7 +94,12 @@ def family(request):
     if case.name in PATCHED:
         return case, model, Patches(case.name)
     try:
-        return case, model, getattr(transformers, f"{name}ImageProcessor")(**options)
+        processor = getattr(transformers, f"{name}ImageProcessor")(**options)
+        return (
+            case,
+            model,
+            (OneFrame(processor, case.name) if case.name in ONE_FRAME else processor),
+        )
     except ImportError as error:  # torchvision, for some processors of some versions
         pytest.skip(str(error).strip().splitlines()[0])
 
@@ -92,12 +115,17 @@ class Patches:
 
     def __call__(self, images, return_tensors):
         (pixels,) = torch.as_tensor(np.array(self.resize(images=images)["pixel_values"]))
+        if self.name == "perception_lm":
+            return {"pixel_values": pixels[None, None]}
         rows, columns = pixels.shape[1] // 7, pixels.shape[2] // 7
         patches = pixels.unflatten(2, (columns, 7)).unflatten(1, (rows, 7))  # [3, r, 7, c, 7]
         patches = patches.permute(1, 3, 0, 2, 4).flatten(0, 1)
-        if self.name == "kimi_k25":
+        if self.name in ("kimi_k25", "paddleocr_vl"):
             grid = torch.tensor([[1, rows, columns]])
             return {"pixel_values": patches, "image_grid_thw": grid}
+        if self.name == "minicpm_v":
+            strip = patches.permute(1, 2, 0, 3).flatten(2)[None]
+            return {"pixel_values": strip, "target_sizes": torch.tensor([[rows, columns]])}
         patches = patches.permute(0, 2, 3, 1).flatten(1)[None]
         if self.name == "lfm2_vl":
             mask = torch.ones(1, rows * columns, dtype=torch.int)
@@ -109,6 +137,23 @@ class Patches:
             }
         places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).flip(1)
         return {"pixel_values": patches, "image_position_ids": places[None]}
+
+
+class OneFrame:
+    """Qwen's processor, of whose pairs of frames these models have one; 2 x 2 patches a token."""
+
+    def __init__(self, processor, name):
+        self.processor, self.name = processor, name
+        self.do_normalize = True
+        self.image_mean, self.image_std = processor.image_mean, processor.image_std
+
+    def __call__(self, images, return_tensors):
+        inputs = dict(self.processor(images=images, return_tensors=return_tensors))
+        pairs = torch.as_tensor(inputs["pixel_values"]).unflatten(1, (3, 2, -1))
+        if self.name == "cosmos3_edge":  # channels last
+            return inputs | {"pixel_values": pairs[:, :, 0].transpose(1, 2).flatten(1)}
+        merge = {"image_merge_sizes": torch.tensor([2])}
+        return inputs | merge | {"pixel_values": pairs[:, :, 0].flatten(1)}
 
 
 def photo(width, height, square=True):
@@ -135,7 +180,8 @@ def model_inputs(case, processor, picture):
     frames = torch.cat([before, inputs["pixel_values"]])
     if "image_grid_thw" in inputs:
         grid = inputs["image_grid_thw"] * torch.tensor([2, 1, 1])
-        return {"pixel_values_videos": frames, "video_grid_thw": grid}
+        merge = {"video_merge_sizes": torch.tensor([2])} if "image_merge_sizes" in inputs else {}
+        return {"pixel_values_videos": frames, "video_grid_thw": grid} | merge
     if "image_position_ids" in inputs:
         places = inputs["image_position_ids"].repeat(2, 1, 1)
         count = torch.tensor([2])

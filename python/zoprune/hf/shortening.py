@@ -189,7 +189,9 @@ def select_tokens(
 def select_video_tokens(core: Any, pruning: Pruning, tokens: VisualTokens) -> tuple[Tensor, Tensor]:
     """The same by ``pruning.video``; the scores are those that it goes by."""
     features = torch.cat(list(tokens.features)).detach()
-    assert pruning.video is not None and tokens.frames is not None
+    assert pruning.video is not None
+    if tokens.frames is None:
+        refuse("video", "None for videos of which parts were dropped before", repr(pruning.video))
     every = torch.arange(len(features), device=features.device)
     newlines = torch.zeros_like(every, dtype=torch.bool)
     if tokens.newlines is not None:

@@ -10,30 +10,45 @@ from .base import Family
 from .gemma3 import Gemma3
 from .gemma4 import Gemma4
 from .glm4v import Glm4V
+from .got_ocr2 import GotOcr2
+from .hyperclovax import HyperClovaX
 from .idefics3 import Idefics3
 from .internvl import InternVL
 from .kimi_k25 import KimiK25
 from .lfm2_vl import Lfm2VL, Lfm3VL
 from .llama4 import Llama4
-from .llava import DeepseekVL, Llava, VipLlava
+from .llava import DeepseekVL, FastVlm, Llava, VipLlava
 from .llava_next import LlavaNext
+from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOnevision
+from .minicpm_v import MiniCpmV
+from .minimax_m3 import MiniMaxM3
 from .mistral3 import LightOnOcr, Mistral3
+from .paddleocr_vl import PaddleOcrVL
 from .paligemma import PaliGemma
-from .qwen2_vl import Qwen2VL, Qwen25VL, Qwen35
+from .perception_lm import PerceptionLM
+from .qwen2_vl import Cosmos3Edge, Exaone45, Qwen2VL, Qwen25VL, Qwen35
 from .qwen3_vl import Qwen3VL
 from .refused import REASONS
+from .video_llama3 import VideoLlama3
 
 FAMILIES: tuple[Family, ...] = (
     Llava(),
     VipLlava(),
     LlavaNext(),
+    LlavaNextVideo(),
     LlavaOnevision(),
+    VideoLlama3(),
     Llama4(),
     Qwen2VL(),
     Qwen25VL(),
     Qwen3VL(),
     Qwen35(),
+    Cosmos3Edge(),
+    Exaone45(),
+    PaddleOcrVL(),
+    MiniMaxM3(),
+    MiniCpmV(),
     Glm4V(),
     KimiK25(),
     InternVL(),
@@ -41,9 +56,13 @@ FAMILIES: tuple[Family, ...] = (
     LightOnOcr(),
     AyaVision(),
     DeepseekVL(),
+    FastVlm(),
+    PerceptionLM(),
     Lfm2VL(),
     Lfm3VL(),
     PaliGemma(),
+    GotOcr2(),
+    HyperClovaX(),
     Idefics3(),
     Gemma3(),
     Gemma4(),

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .base import View
-from .grids import Grids
+from .grids import Grids, rows_of_patches
 
 
 class KimiK25(Grids):
@@ -27,14 +26,5 @@ class KimiK25(Grids):
         self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
     ) -> list[list[View]]:
         """The first frame of each."""
-        down, across = config.vision_config.merge_kernel_size
-        pixels, grids = (inputs[name] for name in self.inputs[modality])  # [patches, 3, p, p]
-        views = []
-        for patches, (_, rows, columns) in zip(
-            pixels.split(grids.prod(1).tolist()), grids.tolist(), strict=True
-        ):
-            frame = patches[: rows * columns].unflatten(0, (rows, columns))
-            photo = frame.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
-            grid = (rows // down, columns // across)
-            views.append([View(photo, torch.arange(grid[0] * grid[1]).view(grid))])
-        return views
+        pixels, grids = (inputs[name] for name in self.inputs[modality])
+        return rows_of_patches(pixels, grids, config.vision_config.merge_kernel_size)

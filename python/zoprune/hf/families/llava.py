@@ -1,4 +1,4 @@
-"""LLaVA-1.5, Pixtral, VipLLaVA, DeepSeek-VL: one row of the projector is one visual token."""
+"""LLaVA-1.5, Pixtral, VipLLaVA, DeepSeek-VL, Janus: a row of the projector is a visual token."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,5 +27,15 @@ class VipLlava(Llava):
 
 
 class DeepseekVL(Llava):
-    models: tuple[str, ...] = ("DeepseekVLForConditionalGeneration",)
+    models: tuple[str, ...] = (
+        "DeepseekVLForConditionalGeneration",
+        "JanusForConditionalGeneration",
+    )
     projector = "model.aligner"
+
+
+class FastVlm(Llava):
+    """A tower of convolutions: its pixels are those of each image's grid."""
+
+    models: tuple[str, ...] = ("FastVlmForConditionalGeneration",)
+    inputs = {"image": ("pixel_values",)}  # noqa: RUF012

@@ -1,14 +1,15 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3.5: a norm and a 2 x 2 merge in the projector, mRoPE."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3.5 and kin: a norm and a 2 x 2 merge in the projector, mRoPE."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import compat
-from .base import VisualTokens
-from .grids import Grids
+from .base import View, VisualTokens
+from .grids import Grids, blocks_of_patches
 
 
 class Qwen2VL(Grids):
@@ -56,6 +57,22 @@ class Qwen35(Qwen2VL):
     )
 
 
+class Cosmos3Edge(Qwen2VL):
+    """The projector stands behind the tower."""
+
+    models: tuple[str, ...] = ("Cosmos3EdgeForConditionalGeneration",)
+    projector = "model.projector"
+    tower = "model.projector"  # which knows the merge
+
+    def views(
+        self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
+    ) -> list[list[View]]:
+        patch, merge = config.vision_config.patch_size, config.vision_config.spatial_merge_size
+        pixels, grids = (inputs[name] for name in self.inputs[modality][:2])
+        pixels = pixels.view(len(pixels), patch * patch, -1).transpose(1, 2).flatten(1)
+        return blocks_of_patches(pixels, grids, [merge] * len(grids), patch)
+
+
 class Qwen25VL(Qwen2VL):
     models: tuple[str, ...] = ("Qwen2_5_VLForConditionalGeneration",)
 
@@ -68,3 +85,12 @@ class Qwen25VL(Qwen2VL):
         tokens.groups = torch.empty_like(by_frame)
         tokens.groups[order.cpu()] = by_frame
         return tokens
+
+
+class Exaone45(Qwen25VL):
+    """The tower of Qwen2.5-VL, and ordinary positions."""
+
+    models: tuple[str, ...] = ("Exaone4_5_ForConditionalGeneration",)
+    mrope = False
+    positions = Grids.positions
+    settle = Grids.settle

@@ -1,4 +1,4 @@
-"""Qwen3-VL: as Qwen2-VL, and features of earlier vision layers for the first language layers.
+"""Qwen3-VL, Compass: as Qwen2-VL, and features of earlier vision layers for language layers.
 
 Before 5.18, transformers takes no features that were computed before, only embeddings. There the
 earlier layers' features travel behind the embedding's own channels, [B, L, (1 + layers) D], through
@@ -24,6 +24,8 @@ class Qwen3VL(Qwen2VL):
     models: tuple[str, ...] = (
         "Qwen3VLForConditionalGeneration",
         "Qwen3VLMoeForConditionalGeneration",
+        "CohereCompassForConditionalGeneration",
+        "Cosmos3OmniForConditionalGeneration",
     )
 
     def hook(self, core: Any) -> None:

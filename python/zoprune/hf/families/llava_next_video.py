@@ -1,0 +1,44 @@
+"""LLaVA-NeXT-Video: images as in LLaVA-NeXT; the frames of a video are pooled, then projected."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .base import View, VisualTokens
+from .llava_next import LlavaNext
+
+
+class LlavaNextVideo(LlavaNext):
+    models: tuple[str, ...] = ("LlavaNextVideoForConditionalGeneration",)
+    groups = "frame"
+    inputs = {  # noqa: RUF012
+        "image": ("pixel_values", "image_sizes"),
+        "video": ("pixel_values_videos",),
+    }
+
+    def encode(self, core: Any, inputs: dict[str, Any], modality: str) -> VisualTokens:
+        if modality == "image":
+            return super().encode(core, inputs, modality)
+        output, x = self.project(core, inputs, modality)
+        features = getattr(output, "pooler_output", output)
+        videos, frames = inputs["pixel_values_videos"].shape[:2]
+        area = len(x) // (videos * frames)
+        groups = torch.arange(frames).repeat_interleave(area).repeat(videos).float()
+        tokens = VisualTokens(features, x, None, groups, output)
+        tokens.frames = [(frames, math.isqrt(area), math.isqrt(area))] * videos
+        return tokens
+
+    def views(
+        self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
+    ) -> list[list[View]]:
+        if modality == "image":
+            return super().views(config, inputs, modality, newlines)
+        result = []
+        for frames, tokens in zip(inputs["pixel_values_videos"], newlines, strict=True):
+            side = math.isqrt(len(tokens) // len(frames))
+            grids = torch.arange(len(tokens)).view(len(frames), side, side)
+            result.append([View(*view) for view in zip(frames, grids, strict=True)])
+        return result
