@@ -41,6 +41,10 @@ def test_all_tokens_and_some_of_what_is_left(compressed):
     zoprune.prune(model, 1.0)
     torch.testing.assert_close(model(**inputs).logits, full, atol=1e-5, rtol=1e-5)
     zoprune.prune(model, 4)
+    settings, core = pruning_of(model), core_of(model)
+    tokens = settings.family.encode(core, inputs, "video")
+    outputs = settings.projector(core).project(tokens.x)  # scores are of the right tokens
+    torch.testing.assert_close(outputs, torch.cat(tokens.features), atol=1e-5, rtol=1e-4)
     logits = model(**inputs).logits
     report = zoprune.report(model)
     assert report.tokens == [12, len(mask) - 17] and [len(k) for k in report.kept] == [4, 4]
