@@ -2,8 +2,8 @@
 
 ``apart`` picks the best scores that are at least ``gap`` tokens from one another. It has all that a
 method may have: an operator with a packed twin, an option, a tensor of its own. It runs as the
-reference, under Triton, which scores and leaves the picks to the operator, and on the CPU
-(``test_walk_native.py``).
+reference, under Triton, which scores and leaves the picks to the operator, on the CPU
+(``test_walk_native.py``) and by CUDA's threads (``test_walk_cuda.py``).
 """
 
 import os
