@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build demo test test-full test-toolchain test-transformers4 test-vllm matrix wheels hub audit lint docs test-web bench train accuracy fidelity fuzz soak gpu-report clean
+.PHONY: build demo test test-full test-toolchain test-transformers4 test-vllm test-vllm-newer matrix wheels hub audit lint docs test-web bench train accuracy fidelity fuzz soak gpu-report clean
 build: $(STAMP)package $(STAMP)native
 
 demo: $(STAMP)demo $(STAMP)native
@@ -49,6 +49,14 @@ test-vllm: $(STAMP)native-test
 	@if sh tests/vllm/install.sh $(VLLM_PYTHON) .venv/vllm $(TORCH) $(VLLM) "$(RAY)" pytest; then \
 	  OMP_NUM_THREADS=1 .venv/vllm/bin/python -m pytest -rs $(or $(ARGS),tests/vllm tests/ray); \
 	else echo "$(if $(GITHUB_ACTIONS),::warning::)test-vllm: NOT RUN, $(VLLM) does not install here: see .venv/vllm.log"; fi
+
+# The same with the Python of a newer vLLM, which has no build for CPUs, over the compiled part of that one.
+VLLM_NEWER ?= 0.33.0
+test-vllm-newer: $(STAMP)native-test
+	@mkdir -p .venv
+	@sh tests/vllm/install.sh $(VLLM_PYTHON) .venv/vllm $(TORCH) $(VLLM) "$(RAY)" pytest
+	@sh tests/vllm/newer.sh .venv/vllm $(VLLM_NEWER)
+	@PYTHONPATH=$(CURDIR)/.venv/vllm/newer OMP_NUM_THREADS=1 .venv/vllm/bin/python -m pytest -rs $(or $(ARGS),tests/vllm)
 
 # One library, built against the oldest torch, under old and new versions of everything; writes
 # docs/compatibility.md. ARGS="--only newest --quick"
