@@ -248,6 +248,7 @@ def minicpm_v(name="MiniCPMV4_6"):
     text = _qwen("qwen3_5")["text_config"] | RECURRENT
     del text["rope_scaling"]
     config = getattr(transformers, f"{name}Config")(
+        downsample_mode="16x",
         vision_config={**PATCHES, "image_size": 112, "insert_layer_id": 0},
         text_config=text,
         image_token_id=IMAGE,
