@@ -1,10 +1,14 @@
 """The small model that answers: its pictures, its questions, and many questions at once."""
 
+import json
+import time
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import zoprune_kernels
 from zoprune_kernels import reference
@@ -13,12 +17,16 @@ pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
 pytest.importorskip("transformers")
 
 from benchmarks.accuracy import (
+    compose,
     evaluate,
     methods,
+    names,
     questions,
     scenes,
     tower,
+    train,
     train_answers,
+    train_tower,
     training,
 )
 from benchmarks.accuracy import model as small
@@ -27,103 +35,252 @@ from benchmarks.fidelity.estimators import Tokens, estimators
 
 
 def test_splits_share_no_sample_and_no_photograph():
-    for name in scenes.DIGITS:
-        rows = [scenes.handwriting(split)[name].reshape(-1, 64) for split in scenes.SPLITS]
-        seen = [{row.tobytes() for row in part} for part in rows]
+    for name in names.DIGITS:
+        rows = [compose.handwriting(split)[name].flatten(1) for split in compose.SPLITS]
+        seen = [{row.numpy().tobytes() for row in part} for part in rows]
         assert not seen[0] & seen[2] and not seen[1] & seen[2] and not seen[0] & seen[1]
-    names = [n for split in scenes.SPLITS for n in scenes.PHOTOGRAPHS[split]]
-    assert len(names) == len(set(names))
+    photographs = [n for split in compose.SPLITS for n in compose.PHOTOGRAPHS[split]]
+    assert len(photographs) == len(set(photographs))
 
 
-def test_a_scene_is_its_seeds_and_its_questions_have_one_answer():
-    for seed in range(20):
-        one, two = (scenes.draw(np.random.default_rng(seed), "dev") for _ in range(2))
-        assert (one.pixels == two.pixels).all() and one.objects == two.objects
-        assert (
-            len({o.name for o in one.objects})
-            == len({o.colour for o in one.objects})
-            == len(one.objects)
+def drawn(seed, size=4, split="dev", **options):
+    return scenes.draw(torch.Generator().manual_seed(seed), split, size, **options)
+
+
+def pasted(layout, b):
+    """Picture b of a layout, object by object, on its canvas."""
+    atlas = compose.atlas(layout.split)
+    tiles = atlas.cover.view(-1, names.TILE, names.TILE, 2)
+    wide = names.SIDE + 2 * names.TILE
+    picture = torch.zeros(3, wide, wide, dtype=torch.float64)
+    side = slice(names.TILE, names.TILE + names.SIDE)
+    picture[:, side, side] = compose.canvases(layout)[b].double()
+    for k in range(layout.name.shape[1]):
+        if layout.name[b, k] < 0:
+            continue
+        x, y = (layout.box[b, k, :2] - names.MARGIN + names.TILE).tolist()
+        x0, y0, x1, y1 = (layout.region[b, k] + names.TILE).tolist()
+        mask, shadow = (tiles[layout.tile[b, k]].double() / 255).unbind(-1)
+        tone = torch.tensor(list(names.COLOURS.values()))[layout.colour[b, k]]
+        tone = tone.double() * layout.tone[b, k]
+        inside = torch.zeros(wide, wide, dtype=torch.bool)
+        inside[y0:y1, x0:x1] = True
+        box = (slice(y, y + names.TILE), slice(x, x + names.TILE))
+        for channel in range(3):
+            under = picture[channel][box]
+            made = under + shadow * (compose.DARK - under)
+            made = made + mask * (tone[channel] - made)
+            picture[channel][box] = made.where(inside[box], under)
+    return picture[:, side, side].clamp(0, 255)
+
+
+@pytest.mark.parametrize("kind", ["draw", "crowd"])
+def test_pictures_are_their_objects_pasted_one_by_one(kind):
+    make = scenes.draw if kind == "draw" else scenes.crowd
+    layout = make(torch.Generator().manual_seed(3), "dev", 2)
+    pixels = compose.render(layout)
+    for b in range(2):
+        assert layout.there[b].any()
+        assert (pixels[b].double() - pasted(layout, b)).abs().max() < 0.51 + 1e-3
+
+
+def test_canvases_are_crops_of_photographs():
+    """Against Pillow's own crop and scaling; colours are off by what antialiasing changes."""
+    layout = drawn(5, 6)
+    photos, frames = compose.photographs("dev")
+    for b, found in enumerate(compose.canvases(layout)):
+        top, width, height = frames[layout.photo[b]].tolist()
+        photo = photos[0, :, top : top + height, :width].permute(1, 2, 0).byte().numpy()
+        x, y, share = layout.crop[b].tolist()
+        side = share * min(width, height)
+        x, y = x * (width - side), y * (height - side)
+        crop = Image.fromarray(photo).resize(
+            (names.SIDE, names.SIDE), Image.Resampling.BILINEAR, (x, y, x + side, y + side)
         )
-        asked = questions.ask(one, np.random.default_rng(seed))
-        answers = {q.text: q.answer for q in asked}
-        assert all(answers[q.text] == q.answer for q in asked)
-        assert all(set(f"{q.text} {q.answer}".split()) <= set(questions.VOCABULARY) for q in asked)
+        want = torch.from_numpy(np.array(crop)).permute(2, 0, 1).float()
+        want = want.flip(2) if layout.mirrored[b] else want
+        contrast, brightness = layout.light[b]
+        assert (found - (want * contrast + brightness)).abs().mean() < 4
+
+
+def test_a_layout_is_its_seed_and_its_objects_do_not_touch():
+    one, two = drawn(7, 64), drawn(7, 64)
+    assert all(torch.equal(getattr(one, n), getattr(two, n)) for n in ("name", "box", "tile"))
+    found = scenes.objects(one)
+    assert {len(objects) for objects in found} == {1, 2, 3, 4, 5, 6}
+    for objects in found:
+        assert len({o.name for o in objects}) == len({o.colour for o in objects}) == len(objects)
+        for i, o in enumerate(objects):
+            assert min(o.box) >= names.MARGIN and max(o.box) <= names.SIDE - names.MARGIN
+            for x0, y0, x1, y1 in (other.box for other in objects[:i]):
+                assert x0 >= o.box[2] or x1 <= o.box[0] or y0 >= o.box[3] or y1 <= o.box[1]
+
+
+def test_objects_lie_anywhere_and_sizes_differ_unless_held_to_the_grid():
+    box = drawn(1, 256).box[drawn(1, 256).there]
+    assert len(box[:, 0].remainder(names.PATCH).unique()) == names.PATCH
+    height = box[:, 3] - box[:, 1]
+    assert height.min() < 12 and height.max() == 36
+    layout = drawn(1, 64, loose=0.0)
+    digits = layout.box[layout.there & (layout.name < 10)]
+    assert (digits.remainder(names.PATCH) == 0).all()
+    crowd = scenes.crowd(torch.Generator().manual_seed(0), "dev", 64)
+    assert 20 < crowd.there.sum(1).float().mean() < 35
+    kinds = [o.kind for objects in scenes.objects(crowd) for o in objects]
+    assert kinds.count("digit") / len(kinds) == pytest.approx(0.4, abs=0.05)
+
+
+def truths(objects, question):
+    """All that could be answered, from the objects' boxes."""
+    words = question.text.split()
+
+    def centre(o):
+        return (o.box[0] + o.box[2]) / 2, (o.box[1] + o.box[3]) / 2
+
+    if question.kind in ("digit", "shape", "word"):
+        return [o.name for o in objects if o.kind == words[1] and o.colour == words[3]]
+    if question.kind == "colour":
+        return [o.colour for o in objects if o.name == words[-2]]
+    if question.kind == "there":
+        return ["yes" if words[-2] in [o.name for o in objects] else "no"]
+    if question.kind == "count":
+        group = words[2].removesuffix("s")
+        number = sum(group in ("object", o.kind) for o in objects)
+        return [questions.COUNTS[number]]
+    if question.kind == "corner":
+        right, low = "right" in words, "lower" in words
+        half = names.SIDE / 2
+        inside = [
+            o.name
+            for o in objects
+            if (centre(o)[0] > half) == right and (centre(o)[1] > half) == low
+        ]
+        return inside or ["nothing"]
+    (o,) = (o for o in objects if o.name == words[-2])
+    dx, dy = questions.SIDES[words[2]]
+    return [
+        other.name
+        for other in objects
+        if (centre(other)[0] - centre(o)[0]) * dx + (centre(other)[1] - centre(o)[1]) * dy > 0
+    ]
+
+
+def test_questions_have_one_answer_and_it_is_right():
+    layout = drawn(11, 128)
+    asked = questions.ask(layout, torch.Generator().manual_seed(0))
+    kinds = set()
+    for objects, of in zip(scenes.objects(layout), questions.texts(asked), strict=True):
+        assert len({q.text for q in of}) == len(of)
+        for question in of:
+            assert truths(objects, question) == [question.answer], question
+            kinds.add(question.kind)
+        assert sum(q.kind == "colour" for q in of) == len(objects)
+    assert kinds == set(questions.KINDS)
+
+
+def test_rows_of_questions_are_their_texts_packed():
+    asked = questions.ask(drawn(2, 3), torch.Generator().manual_seed(0))
+    for row, targets, of in zip(asked.words, asked.targets, questions.texts(asked), strict=True):
+        words, _, want = small.packed(of)
+        assert torch.equal(row[row != questions.PAD], words)
+        assert torch.equal(targets[row != questions.PAD], want)
+        assert (targets[row == questions.PAD] == -100).all()
 
 
 def test_labels_lie_under_their_objects():
-    scene = scenes.draw(np.random.default_rng(3), "train", count=3)
-    name, colour, middle = (part.reshape(24, 24) for part in tower.labels(scene))
-    assert middle.sum() == len(scene.objects)
-    for o in scene.objects:
-        x, y = (int(c / tower.PATCH) for c in o.centre)
-        assert scenes.NAMES[name[y, x]] == o.name and list(scenes.COLOURS)[colour[y, x]] == o.colour
-        assert middle[y, x] == 1
+    layout = drawn(3, 1, count=3)
+    name, colour, middle = (part.view(24, 24) for part in tower.labels(layout))
+    (objects,) = scenes.objects(layout)
+    assert middle.sum() == len(objects)
+    for o in objects:
+        x, y = ((o.box[i] + o.box[i + 2]) / 2 for i in (0, 1))
+        at = int(y / names.PATCH), int(x / names.PATCH)
+        assert names.NAMES[name[at]] == o.name and list(names.COLOURS)[colour[at]] == o.colour
+        assert middle[at] == 1
+    assert ((name == tower.NONE) == (colour == -100)).all() and (name == tower.NONE).sum() > 500
 
 
 def test_heads_of_the_first_layer_look_at_their_neighbours():
     model = tower.build().eval()
     model.set_attn_implementation("eager")
-    pixels = tower.pixels([scenes.draw(np.random.default_rng(0), "train")])
     with torch.no_grad():
-        attention = model(pixel_values=pixels, output_attentions=True).attentions[0][0]
+        attention = model(
+            pixel_values=torch.zeros(1, 3, 336, 336), output_attentions=True
+        ).attentions[0][0]
     x = y = 10
     for head, (dx, dy) in enumerate(tower.NEIGHBOURS):
-        row = attention[head, 1 + y * tower.GRID + x, 1:]
+        row = found.attentions[0][0][head, 1 + y * tower.GRID + x, 1:]
         assert row.argmax() == (y + dy) * tower.GRID + x + dx
 
 
 @torch.no_grad()
 def test_questions_of_one_picture_do_not_see_one_another():
-    """What ``train_answers`` computes for all at once is what the model computes for each alone."""
+    """What training computes for all at once is what the model computes for each alone."""
     torch.manual_seed(0)
     model = small.build().eval()
-    scene = scenes.draw(np.random.default_rng(5), "dev")
-    asked = questions.ask(scene, np.random.default_rng(5))
-    features = model.model.vision_tower(pixel_values=tower.pixels([scene])).last_hidden_state[:, 1:]
-    packed = small.packed([(q.text, q.answer) for q in asked])
-    logits, targets = train_answers.answers(model, features, [packed])
-    ids = small.word_ids()
-    due = small.is_answer(targets[0])
-    found = logits[0][due]
-    assert targets[0][due].tolist() == [ids[q.answer] for q in asked]
-    for row, question in zip(found, asked, strict=True):
-        words = [1, *[small.IMAGE] * small.TOKENS, *(ids[w] for w in question.text.split())]
-        prompt = torch.tensor([[*words, ids["answer:"]]])
-        alone = model(input_ids=prompt, pixel_values=tower.pixels([scene])).logits[0, -1]
+    layout = drawn(5, 1)
+    asked = questions.ask(layout, torch.Generator().manual_seed(5))
+    images = train_answers.look(model, layout, False)
+    logits = small.ask(model, images, asked.words, asked.starts[None])
+    found = logits[0][small.is_answer(asked.targets[0])]
+    pixels = tower.scaled(compose.render(layout))
+    (of,) = questions.texts(asked)
+    assert len(of) == len(found)
+    for row, question in zip(found, of, strict=True):
+        text = [questions.IDS[word] for word in question.text.split()]
+        prompt = torch.tensor([[1, *[small.IMAGE] * small.TOKENS, *text, questions.ANSWER]])
+        alone = model(input_ids=prompt, pixel_values=pixels).logits[0, -1]
         torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-4)
 
 
-@torch.no_grad()
-def test_windows_end_attention_and_the_whole_grid_is_the_model():
-    model = tower.build().eval()
-    pixels = tower.pixels([scenes.draw(np.random.default_rng(0), "train")])
-    whole = tower.look(model, pixels)
-    torch.testing.assert_close(whole, model(pixel_values=pixels).last_hidden_state[:, 1:])
-    changed = pixels.clone()
-    changed[..., :112, 112:] = 0  # all but the first window of the first row of windows
-    before, after = (tower.look(model, p, 8).reshape(24, 24, -1) for p in (pixels, changed))
-    assert torch.equal(before[:8, :8], after[:8, :8])
-    assert not torch.equal(before[:8, 8:], after[:8, 8:])
+def trained(folder, seconds, light=False, broken=()):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential()
+    model.layers = torch.nn.ModuleDict({"0": torch.nn.Linear(4, 4)})
+    run = training.Training(folder, "stage", {"model": model}, seconds, 0.1, light=light)
+    losses = []
+    for step in run:
+        x = torch.randn(64, 4, generator=torch.Generator().manual_seed(step))
+        loss = (model.layers["0"](x) - x.flip(1)).square().mean()
+        run.update(loss * (float("nan") if step in broken else 1), {"seen": 1.0})
+        losses.append(loss.item())
+    return model.layers["0"].weight.detach().clone(), run, losses
 
 
-def test_training_goes_on_where_it_was_stopped(tmp_path):
-    def train(folder, steps):
-        torch.manual_seed(0)
-        model = torch.nn.Sequential()
-        model.layers = torch.nn.ModuleDict({"0": torch.nn.Linear(4, 4)})
-        run = training.Training(folder, "stage", {"model": model}, 6, 0.1)
-        for step in run:
-            x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-            run.update((model.layers["0"](x) - x.flip(1)).square().mean(), {"seen": 1.0})
-            if step == steps:
-                run.save()
-                break
-        return model.layers["0"].weight.detach().clone(), run
+@pytest.mark.parametrize("light", [False, True])
+def test_training_ends_with_its_time_and_goes_on_where_it_was_stopped(tmp_path, light):
+    weight, first, losses = trained(tmp_path, 0.5, light)
+    assert losses[-1] < 0.1 * losses[0] and first.done == 1
+    state = torch.load(tmp_path / "stage.pt", weights_only=True)
+    saved = state["model"]["layers.0.weight"]
+    assert saved.dtype == (torch.bfloat16 if light else torch.float32)
+    assert torch.equal(saved, weight.to(saved.dtype)) and bool(state["optimisers"]) != light
+    resumed, run, more = trained(tmp_path, 0.7, light)
+    assert run.step > first.step == state["step"] and 0.5 < run.spent < 0.7
+    assert more[0] < 0.1 * losses[0]
+    again, run, none = trained(tmp_path, 0.7, light)  # its time is over
+    assert not none and run.step == state["step"] + len(more)
+    assert torch.equal(again, resumed.to(saved.dtype).float())
 
-    straight, _ = train(tmp_path / "a", 6)
-    train(tmp_path / "b", 3)
-    resumed, run = train(tmp_path / "b", 6)
-    assert run.first == 3 and torch.equal(straight, resumed)
+
+def test_a_step_without_a_finite_gradient_does_not_spoil_the_weights(tmp_path):
+    weight, _, losses = trained(tmp_path, 0.5, broken=(3, 40))
+    assert weight.isfinite().all() and losses[-1] < 0.1 * losses[0]
+
+
+def test_training_of_both_stages_learns_and_leaves_a_checkpoint(tmp_path, monkeypatch):
+    few = {digit: samples[:2] for digit, samples in compose.handwriting("dev").items()}
+    monkeypatch.setattr(compose, "handwriting", lambda split: few)
+    monkeypatch.setattr(compose, "atlas", cache(compose.atlas.__wrapped__))
+    for stage in (train_tower, train_answers):
+        monkeypatch.setattr(stage, "DEVELOPMENT", 1)
+    monkeypatch.setattr(train, "BEGAN", time.perf_counter())
+    train.main(["--seconds", "4", "--batch", "1", "1", "--light", "--out", str(tmp_path)])
+    state = torch.load(tmp_path / "answers.pt", weights_only=True)
+    small.build().load_state_dict(state["model"])
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert rows[-1]["split"] == "dev" and 0 <= rows[-1]["right"] <= 1
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 16e6
 
 
 @pytest.fixture(scope="module")

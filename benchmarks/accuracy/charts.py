@@ -17,7 +17,7 @@ LINES = {  # method -> colour and marker; the others are in the table
     "norm": ("#718096", "P"),
     "random": ("#a0aec0", "x"),
 }
-COLOURS = ("#2b6cb0", "#2f855a", "#b7791f", "#805ad5", "#c53030", "#319795")
+COLOURS = ("#2b6cb0", "#2f855a", "#b7791f", "#805ad5", "#c53030", "#319795", "#718096", "#1a202c")
 
 
 def quality(result: dict[str, Any], path: Path) -> None:

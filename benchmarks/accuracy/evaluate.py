@@ -7,20 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
+from . import compose, questions, scenes, tower
 from . import model as small
-from . import questions
 from .methods import Method, Picture, Projector
-from .train_answers import Pictures, ask
 
 BATCH = 24  # rows of a forward pass
+CHUNK = 4  # pictures drawn from one seed, so that more pictures begin with the same ones
 
 
 @dataclass
 class Split:
-    """Held-out pictures with the questions of learned kinds, tower features computed once."""
+    """Held-out pictures with their questions, tower features computed once."""
 
     name: str
     seed: int
@@ -28,16 +29,29 @@ class Split:
     asked: list[list[questions.Question]]
 
     @classmethod
+    @torch.inference_mode()
     def of(cls, model: LlavaForConditionalGeneration, name: str, seed: int, size: int) -> Split:
         projector = Projector.of(model.model.multi_modal_projector)
-        held_out = Pictures(model.model.vision_tower, name, seed, size)
-        pictures = [Picture(projector, x, i) for i, x in enumerate(held_out.features)]
-        asked = [[q for q in of if q.kind in questions.LEARNED] for of in held_out.asked]
-        return cls(name, seed, pictures, asked)
+        made = cls(name, seed, [], [])
+        for start in range(0, size, CHUNK):
+            layout, asked = drawn(name, seed, start // CHUNK)
+            pixels = tower.scaled(compose.render(layout))
+            features = model.model.vision_tower(pixel_values=pixels).last_hidden_state[:, 1:]
+            made.pictures += [Picture(projector, x, start + i) for i, x in enumerate(features)]
+            made.asked += questions.texts(asked)
+        del made.pictures[size:], made.asked[size:]
+        return made
 
     @property
     def kinds(self) -> list[list[str]]:
         return [[q.kind for q in asked] for asked in self.asked]
+
+
+def drawn(split: str, seed: int, chunk: int) -> tuple[scenes.Layout, questions.Asked]:
+    """The pictures ``CHUNK * chunk`` and following, and their questions."""
+    generator = torch.Generator().manual_seed(seed + chunk)
+    layout = scenes.draw(generator, split, CHUNK)
+    return layout, questions.ask(layout, generator)
 
 
 @torch.inference_mode()
@@ -45,25 +59,34 @@ def answer(
     model: LlavaForConditionalGeneration, split: Split, method: Method, k: int, seed: int = 0
 ) -> list[list[bool]]:
     """Whether each question of each picture is answered right from k tokens (576: all of them)."""
-    pairs = [[(q.text, q.answer) for q in asked] for asked in split.asked]
     if not method.by_question or k == small.TOKENS:
-        rows = [(i, pair) for i, pair in enumerate(pairs)]
+        rows = list(enumerate(split.asked))
     else:
-        rows = [(i, [one]) for i, pair in enumerate(pairs) for one in pair]
-    right: list[list[bool]] = [[] for _ in pairs]
+        rows = [(i, [one]) for i, asked in enumerate(split.asked) for one in asked]
+    right: list[list[bool]] = [[] for _ in split.asked]
     for start in range(0, len(rows), BATCH):
         some = rows[start : start + BATCH]
-        kept = [_kept(model, split.pictures[i], pair, method, k, seed) for i, pair in some]
-        logits, targets = ask(model, torch.stack(kept), [small.packed(asked) for _, asked in some])
+        kept = [_kept(model, split.pictures[i], asked, method, k, seed) for i, asked in some]
+        words, starts, targets = padded([small.packed(asked) for _, asked in some])
+        logits = small.ask(model, torch.stack(kept), words, starts)
         for (i, _), found, target in zip(some, logits.argmax(-1), targets, strict=True):
             right[i] += (found == target)[small.is_answer(target)].tolist()
     return right
 
 
+def padded(packed: Sequence[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
+    """Words, starts and targets [B, longest]."""
+    longest = max(len(words) for words, _, _ in packed)
+    return [
+        torch.stack([F.pad(row[i], (0, longest - len(row[i])), value=fill) for row in packed])
+        for i, fill in ((0, 0), (1, 0), (2, -100))
+    ]
+
+
 def _kept(
     model: LlavaForConditionalGeneration,
     picture: Picture,
-    asked: Sequence[tuple[str, str]],
+    asked: Sequence[questions.Question],
     method: Method,
     k: int,
     seed: int,
@@ -72,8 +95,7 @@ def _kept(
         return picture.tokens
     question = None
     if method.by_question:
-        ids = small.word_ids()
-        words = torch.tensor([ids[word] for word in asked[0][0].split()])
+        words = torch.tensor([questions.IDS[word] for word in asked[0].text.split()])
         question = model.get_input_embeddings()(words)
     return method.keep(picture, k, seed, question)
 

@@ -13,37 +13,36 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from zoprune.cli.checkpoint import TRAINED
 
+from . import compose, questions, scenes
 from . import model as small
-from . import questions, scenes
 from .report import RESULT, TEST
 
-SAMPLE = TEST + 1  # seed: not of the pictures of the table
-OBJECTS, QUESTIONS = 6, 8
+SAMPLE = TEST + 10**6  # seed: not of the pictures of the table
+OBJECTS = 5
 SHOWN = (576, 64, 16)
 
 
-def sample() -> tuple[scenes.Scene, list[questions.Question]]:
+def sample() -> tuple[Image.Image, list[questions.Question]]:
     """The first picture with ``OBJECTS`` objects, and the first questions of every kind in turn."""
-    rng = np.random.default_rng(SAMPLE)
+    generator = torch.Generator().manual_seed(SAMPLE)
     while True:
-        scene = scenes.draw(rng, "test", OBJECTS)
-        asked = questions.ask(scene, rng)
-        kinds = {kind: [q for q in asked if q.kind == kind] for kind in questions.LEARNED}
+        layout = scenes.draw(generator, "test", 1, count=OBJECTS)
+        asked = questions.texts(questions.ask(layout, generator))[0]
+        kinds = {kind: [q for q in asked if q.kind == kind] for kind in questions.KINDS}
         if all(kinds.values()):
             break
-    turns = [kinds[kind][i : i + 1] for i in range(len(asked)) for kind in questions.LEARNED]
-    return scene, [q for turn in turns for q in turn][:QUESTIONS]
+    pixels = compose.render(layout)[0].permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels), [kinds[kind][0] for kind in questions.KINDS]
 
 
 def write_sample(folder: Path) -> None:
     """The picture, its questions, and the shares of the accuracy report where there is one."""
-    scene, asked = sample()
-    Image.fromarray(scene.pixels).save(folder / "sample.png", optimize=True)
+    picture, asked = sample()
+    picture.save(folder / "sample.png", optimize=True)
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {"rows": [], "questions": 0}
     found = {
         row["kept"]: row["right"] for row in result["rows"] if row["method"] in ("all", "closed")

@@ -22,24 +22,19 @@ from transformers import (
 )
 
 from . import tower
-from .questions import VOCABULARY
-from .scenes import SIDE
+from .names import SIDE
+from .questions import ANSWER, END, IDS, Question
 
 TOKENS = tower.GRID**2
-SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "answer:")
-IMAGE, END = SPECIAL.index("<image>"), SPECIAL.index("</s>")
+IMAGE = IDS["<image>"]
 TEMPLATE = (
     "<s> <image> {% for part in messages[-1]['content'] if part['type'] == 'text' %}"
     "{{ part['text'] }}{% endfor %} answer:"
 )
 
 
-def word_ids() -> dict[str, int]:
-    return {word: i for i, word in enumerate((*SPECIAL, *VOCABULARY))}
-
-
 def tokenizer() -> PreTrainedTokenizerFast:
-    words = Tokenizer(models.WordLevel(word_ids(), unk_token="<unk>"))
+    words = Tokenizer(models.WordLevel(dict(IDS), unk_token="<unk>"))
     words.normalizer = normalizers.Sequence(
         [normalizers.Lowercase(), normalizers.Replace("?", " ?")]
     )
@@ -74,7 +69,7 @@ def processor() -> LlavaProcessor:
 
 def build() -> LlavaForConditionalGeneration:
     text = LlamaConfig(
-        vocab_size=len(word_ids()),
+        vocab_size=len(IDS),
         hidden_size=192,
         intermediate_size=512,
         num_hidden_layers=4,
@@ -109,23 +104,53 @@ def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
     about.write_text(text.replace("extra_special_tokens", "additional_special_tokens"))
 
 
-def packed(questions: list[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
+def packed(questions: list[Question]) -> tuple[Tensor, Tensor, Tensor]:
     """Questions with their answers that share one picture.
 
     Returns words [n], the index [n] at which each one's question begins, and targets [n]: the
     answer behind "answer:", END behind the answer, -100 elsewhere.
     """
     words, starts, targets = [], [], []
-    ids = word_ids()
-    for text, answer in questions:
-        asked = [ids[word] for word in (*text.split(), "answer:", answer)]
+    for question in questions:
+        answer = IDS[question.answer]
+        asked = [*(IDS[word] for word in question.text.split()), ANSWER, answer]
         start = len(words)
         words += asked
         starts += [start] * len(asked)
-        targets += [-100] * (len(asked) - 2) + [ids[answer], END]
+        targets += [-100] * (len(asked) - 2) + [answer, END]
     return torch.tensor(words), torch.tensor(starts), torch.tensor(targets)
 
 
 def is_answer(targets: Tensor) -> Tensor:
     """Where an answer is due, one place a question."""
     return targets > END
+
+
+def ask(
+    model: LlavaForConditionalGeneration, images: Tensor, words: Tensor, starts: Tensor
+) -> Tensor:
+    """Logits [B, L, words] behind each column of the packed questions ``words`` [B, L].
+
+    All questions of a picture share its visual tokens ``images`` [B, T, hidden], which a projector
+    has made, and do not see one another; ``starts`` [B or 1, L] tells them apart.
+    """
+    embed = model.get_input_embeddings()
+    size, longest = words.shape
+    first = embed(words.new_ones(size, 1))
+    inputs = torch.cat([first, images.to(first.dtype), embed(words)], 1)
+    prefix, at = 1 + images.shape[1], torch.arange(longest, device=words.device)
+    # every question stands right behind the picture
+    position = torch.arange(prefix, device=at.device).expand(len(starts), -1)
+    position = torch.cat([position, prefix + at - starts], 1)
+    seen = torch.zeros(len(starts), 1, *[prefix + longest] * 2, dtype=torch.bool, device=at.device)
+    seen[:, 0, :prefix, :prefix] = torch.ones_like(seen[0, 0, :prefix, :prefix]).tril()
+    seen[:, 0, prefix:, :prefix] = True
+    own = (at[None, None, :] <= at[None, :, None]) & (at[None, None, :] >= starts[:, :, None])
+    seen[:, 0, prefix:, prefix:] = own
+    out = model.model.language_model(
+        inputs_embeds=inputs,
+        attention_mask=seen,
+        position_ids=position.expand(size, -1),
+        use_cache=False,
+    )
+    return model.lm_head(out.last_hidden_state[:, prefix:])

@@ -105,7 +105,7 @@ def row(
         "interval": [round(low, 4), round(high, 4)],
         # against the first method with as many tokens, on the same questions
         "ahead": [round(share(ahead), 4), *(round(v, 4) for v in interval(ahead))],
-        "kinds": {kind: round(float(np.mean(kinds[kind])), 4) for kind in questions.LEARNED},
+        "kinds": {kind: round(float(np.mean(kinds[kind])), 4) for kind in questions.KINDS},
         "of_seeds": [round(share(one), 4) for one in right],
     }
 

@@ -1,50 +1,41 @@
-"""Pictures made on the spot: handwritten digits, shapes and words on photographs.
+"""Pictures made on the spot: handwritten digits, shapes and words on photographs, in batches.
 
 Digits are real handwriting (scikit-learn, 1,797 samples of 8 x 8), photographs are those that
 scikit-image ships. Both are split by sample: no digit and no photograph of the "test" split is ever
-seen in training.
+seen in training. What is drawn where is a ``Layout`` of tensors, on the generator's device;
+``compose.render`` makes the pixels.
 
-    scene = draw(numpy.random.default_rng(0), "train")
-    scene.pixels   # [336, 336, 3] uint8
-    scene.objects  # (Object(name="7", kind="digit", colour="red", box=(x0, y0, x1, y1)), ...)
+    layout = draw(torch.Generator().manual_seed(0), "test", 8)
+    pixels = compose.render(layout)  # [8, 3, 336, 336] uint8
+    objects(layout)[0]               # (Object(name="7", colour="red", box=(x0, y0, x1, y1)), ...)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from dataclasses import dataclass, fields
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+import torch
+from torch import Generator, Tensor
 
-SIDE = 336  # pixels
-PATCH = 14  # pixels
-CELL = 3 * PATCH
-LOOSE = 0.5  # how far from the patches' grid, see ``place``: what the questions' pictures have
-MARGIN = 4  # pixels of shadow around an object
-COLOURS = {
-    "red": (226, 32, 32),
-    "green": (30, 200, 50),
-    "blue": (40, 70, 240),
-    "yellow": (250, 230, 30),
-    "white": (250, 250, 250),
-    "pink": (255, 90, 210),
-    "cyan": (40, 225, 235),
-    "orange": (255, 140, 20),
-}
-DIGITS = tuple(str(i) for i in range(10))
-SHAPES = ("circle", "square", "triangle", "cross")
-WORDS = ("cat", "bus", "sun", "key", "box", "map", "fig", "owl", "jam", "wet")
-NAMES = DIGITS + SHAPES + WORDS
-PHOTOGRAPHS = {
-    "train": (
-        "astronaut.png brick.png camera.png chelsea.png clock_motion.png coins.png grass.png "
-        "cell.png motorcycle_left.png moon.png retina.jpg page.png horse.png color.png"
-    ).split(),
-    "dev": ["coffee.png", "gravel.png"],
-    "test": ["rocket.jpg", "hubble_deep_field.jpg", "ihc.png"],
-}
-SPLITS = tuple(PHOTOGRAPHS)
+from . import compose
+from .names import (
+    COLOURS,
+    DIGITS,
+    MARGIN,
+    NAMES,
+    PATCH,
+    SHAPES,
+    SIDE,
+    SIZES,
+    TILE,
+    WORDS,
+    constant,
+)
+
+MOST = 6  # objects in a picture that questions are asked about
+TRIES = 50  # places tried for an object before it is left out
+SHARES = {DIGITS: 0.4, SHAPES: 0.2, WORDS: 0.4}  # of objects
+WEIGHTS = tuple(share / len(names) for names, share in SHARES.items() for _ in names)
 
 
 @dataclass(frozen=True)
@@ -57,174 +48,168 @@ class Object:
     def kind(self) -> str:
         return "digit" if self.name in DIGITS else "shape" if self.name in SHAPES else "word"
 
-    @property
-    def centre(self) -> tuple[float, float]:
-        x0, y0, x1, y1 = self.box
-        return (x0 + x1) / 2, (y0 + y1) / 2
-
 
 @dataclass(frozen=True)
-class Scene:
-    pixels: np.ndarray  # [336, 336, 3] uint8
-    objects: tuple[Object, ...]
+class Layout:
+    """What B pictures of up to K objects show; an object that is not there has the name -1."""
 
+    split: str
+    photo: Tensor  # [B] index of the photograph
+    crop: Tensor  # [B, 3] x, y and side of the square cut out of it, as shares
+    mirrored: Tensor  # [B] bool
+    light: Tensor  # [B, 2] contrast and brightness of the photograph
+    name: Tensor  # [B, K] index into NAMES
+    colour: Tensor  # [B, K] index into COLOURS
+    tone: Tensor  # [B, K] brightness of the colour
+    tile: Tensor  # [B, K] of the atlas of glyphs
+    box: Tensor  # [B, K, 4] x0, y0, x1, y1 in pixels
+    region: Tensor  # [B, K, 4] what the object and its shadow may cover; regions do not meet
 
-@cache
-def photographs(split: str) -> list[Image.Image]:
-    import skimage
+    @property
+    def there(self) -> Tensor:
+        return self.name >= 0
 
-    folder = f"{skimage.__path__[0]}/data"
-    photos = [Image.open(f"{folder}/{name}").convert("RGB") for name in PHOTOGRAPHS[split]]
-    for photo in photos:
-        photo.thumbnail((1000, 1000))  # cropped and scaled down again for every canvas
-    return photos
-
-
-@cache
-def handwriting(split: str) -> dict[str, np.ndarray]:
-    """Samples of each digit, [n, 8, 8] in 0..1: four of six for training, one for dev and test."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    part = np.arange(len(data.images)) % 6
-    mine = {"train": part < 4, "dev": part == 4, "test": part == 5}[split]
-    return {d: data.images[mine & (data.target == int(d))] / 16 for d in DIGITS}
-
-
-def canvas(rng: np.random.Generator, split: str) -> Image.Image:
-    """A random crop of a photograph, of low contrast so that small things can be read on it."""
-    photo = photographs(split)[rng.integers(len(photographs(split)))]
-    size = int(min(photo.size) * rng.uniform(0.5, 1))
-    x, y = (int(rng.integers(0, extent - size + 1)) for extent in photo.size)
-    crop = photo.crop((x, y, x + size, y + size)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    if rng.random() < 0.5:
-        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    tint = np.asarray(crop, np.float32) * rng.uniform(0.35, 0.75) + rng.uniform(0, 30)
-    return Image.fromarray(tint.clip(0, 255).astype(np.uint8))
-
-
-@lru_cache(8192)
-def glyph(split: str, name: str, sample: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage of an object ``size`` pixels high and of its soft shadow, [h, w, 1] in 0..1."""
-    if name in DIGITS:
-        image = Image.fromarray((handwriting(split)[name][sample] * 255).astype(np.uint8))
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    elif name in SHAPES:
-        image = shape(name, 4 * size).resize((size, size), Image.Resampling.LANCZOS)
-    else:
-        font = ImageFont.load_default(size)
-        x0, y0, x1, y1 = (int(v) for v in font.getbbox(name))
-        image = Image.new("L", (x1 - x0 + 2, y1 - y0 + 2))
-        ImageDraw.Draw(image).text((1 - x0, 1 - y0), name, fill=255, font=font)
-    wide = Image.new("L", (image.width + 2 * MARGIN, image.height + 2 * MARGIN))
-    wide.paste(image, (MARGIN, MARGIN))
-    shadow = wide.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.GaussianBlur(1.5))
-    mask, dark = (np.asarray(i, np.float32)[..., None] / 255 for i in (wide, shadow))
-    return mask, dark * 0.8
-
-
-def shape(name: str, side: int) -> Image.Image:
-    image = Image.new("L", (side, side))
-    pen, far, near, middle = ImageDraw.Draw(image), side - side // 10, side // 10, side // 2
-    if name == "circle":
-        pen.ellipse((near, near, far, far), fill=255)
-    elif name == "square":
-        pen.rectangle((near, near, far, far), fill=255)
-    elif name == "triangle":
-        pen.polygon([(middle, near), (far, far), (near, far)], fill=255)
-    else:
-        half = side // 7
-        pen.rectangle((middle - half, near, middle + half, far), fill=255)
-        pen.rectangle((near, middle - half, far, middle + half), fill=255)
-    return image
-
-
-def size(rng: np.random.Generator, name: str, loose: float) -> int:
-    """Pixels high: two patches for digits and shapes, give or take."""
-    middle, spread = (22, 4) if name in WORDS else (28, 6)
-    return middle + round(spread * loose * rng.uniform(-1, 1))
-
-
-def sample(
-    rng: np.random.Generator, split: str, name: str, loose: float
-) -> tuple[np.ndarray, np.ndarray]:
-    samples = len(handwriting(split)[name]) if name in DIGITS else 1
-    return glyph(split, name, int(rng.integers(samples)), size(rng, name, loose))
-
-
-def paint(
-    pixels: np.ndarray,
-    rng: np.random.Generator,
-    look: tuple[np.ndarray, np.ndarray],
-    corner: tuple[int, int],
-    name: str,
-    colour: str,
-) -> Object:
-    """Draws an object into ``pixels`` [h, w, 3] float32, its shadow's corner at ``corner``."""
-    mask, shadow = look
-    (x, y), (h, w) = corner, mask.shape[:2]
-    tone = np.array(COLOURS[colour], np.float32) * np.float32(rng.uniform(0.85, 1))
-    under = pixels[y : y + h, x : x + w]
-    under += shadow * (8 - under)
-    under += mask * (tone - under)
-    return Object(name, colour, (x + MARGIN, y + MARGIN, x + w - MARGIN, y + h - MARGIN))
-
-
-def place(rng: np.random.Generator, patch: np.ndarray, loose: float) -> np.ndarray:
-    """Pixels (x, y) near a corner of the patches' grid: up to half a patch off where loose is 1."""
-    return (PATCH * patch + rng.uniform(-PATCH / 2, PATCH / 2, 2) * loose).round().astype(int)
+    def to(self, device: torch.device | str) -> Layout:
+        rest = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
+        return Layout(self.split, **{name: part.to(device) for name, part in rest.items()})
 
 
 def draw(
-    rng: np.random.Generator, split: str, count: int | None = None, loose: float = LOOSE
-) -> Scene:
-    """A canvas with ``count`` objects, 1 to 6 by default, that do not touch.
+    generator: Generator, split: str, size: int, loose: float = 1.0, count: int | None = None
+) -> Layout:
+    """``size`` pictures with ``count`` objects each, 1 to 6 by default, that do not touch.
 
-    Each has a name and a colour of its own, so that questions have one answer.
+    Each has a name and a colour of its own, so that questions have one answer. They lie anywhere
+    and their sizes differ; where ``loose`` is 0 they lie on the patches' grid and have one size.
     """
-    pixels = np.asarray(canvas(rng, split), np.float32).copy()
-    count = count or int(rng.integers(1, 7))
-    names = [NAMES[i] for i in rng.permutation(len(NAMES))[:count]]
-    colours = [list(COLOURS)[i] for i in rng.permutation(len(COLOURS))[:count]]
-    objects: list[Object] = []
-    for name, colour in zip(names, colours, strict=True):
-        look = sample(rng, split, name, loose)
-        h, w = look[0].shape[:2]
-        for patch in rng.integers(1, SIDE // PATCH - 1, size=(50, 2)):
-            x, y = (place(rng, patch, loose) - MARGIN).tolist()
-            if (
-                x >= 0
-                and y >= 0
-                and x + w <= SIDE
-                and y + h <= SIDE
-                and all(
-                    x > o.box[2] or x + w < o.box[0] or y > o.box[3] or y + h < o.box[1]
-                    for o in objects
-                )
-            ):
-                objects.append(paint(pixels, rng, look, (x, y), name, colour))
-                break
-    return Scene(pixels.clip(0, 255).astype(np.uint8), tuple(objects))
+    at = generator.device
+    number = torch.randint(1, MOST + 1, (size, 1), generator=generator, device=at)
+    number = number if count is None else torch.full_like(number, count)
+    wanted = torch.arange(MOST, device=at) < number
+    luck = torch.rand(size, len(NAMES), generator=generator, device=at).clamp_(1e-6, 1 - 1e-6)
+    name = (
+        (constant(WEIGHTS, at).log() - (-luck.log()).log()).topk(MOST).indices
+    )  # without replacement
+    colour = torch.rand(size, len(COLOURS), generator=generator, device=at).argsort(1)[:, :MOST]
+    tile, extent = _glyphs(generator, split, name, loose)
+    # [B, K, TRIES, 2] upper left corners
+    room = SIDE - 2 * MARGIN - extent[:, :, None]
+    corner = torch.rand(size, MOST, TRIES, 2, generator=generator, device=at) * room + MARGIN
+    corner = _loosened(corner, loose, PATCH).long()
+    boxes = torch.cat([corner, corner + extent[:, :, None]], -1)
+    box = torch.zeros(size, MOST, 4, dtype=torch.long, device=at)
+    placed = torch.zeros(size, MOST, dtype=torch.bool, device=at)
+    gap = 2 * MARGIN
+    for k in range(MOST):
+        new, old = boxes[:, k, :, None], box[:, None, :k]  # [B, TRIES, 1, 4], [B, 1, k, 4]
+        apart = (new[..., :2] >= old[..., 2:] + gap) | (new[..., 2:] + gap <= old[..., :2])
+        free = (apart.any(-1) | ~placed[:, None, :k]).all(-1)  # [B, TRIES]
+        first = free.byte().argmax(1)
+        box[:, k] = boxes[:, k].gather(1, first[:, None, None].expand(-1, 1, 4))[:, 0]
+        placed[:, k] = wanted[:, k] & free.any(1)
+    whole = constant((0, 0, SIDE, SIDE), at)
+    return _layout(generator, split, name, colour, tile, box, whole.expand_as(box), placed)
 
 
-def crowd(rng: np.random.Generator, split: str, loose: float) -> Scene:
-    """A canvas full of objects, one in each cell of three by three patches, for dense labels."""
-    pixels = np.asarray(canvas(rng, split), np.float32)
-    pixels = np.pad(pixels, ((CELL, CELL), (CELL, CELL), (0, 0)), mode="edge")
-    objects = []
-    shift = rng.integers(0, 3, 2)
-    for cell in range((SIDE // CELL) ** 2):
-        if rng.random() < 0.1:
-            continue
-        name = NAMES[rng.integers(len(NAMES))]
-        colour = list(COLOURS)[rng.integers(len(COLOURS))]
-        patch = np.array(divmod(cell, SIDE // CELL)) * 3 + shift + rng.integers(0, 2, 2)
-        x, y = place(rng, patch, loose).tolist()
-        look = sample(rng, split, name, loose)
-        if x < 0 or y < 0 or x + look[0].shape[1] > SIDE or y + look[0].shape[0] > SIDE:
-            continue
-        o = paint(pixels, rng, look, (x + CELL - MARGIN, y + CELL - MARGIN), name, colour)
-        x0, y0, x1, y1 = (v - CELL for v in o.box)
-        objects.append(Object(name, colour, (x0, y0, x1, y1)))
-    pixels = pixels[CELL : CELL + SIDE, CELL : CELL + SIDE]
-    return Scene(pixels.clip(0, 255).astype(np.uint8), tuple(objects))
+def crowd(generator: Generator, split: str, size: int, loose: float = 1.0) -> Layout:
+    """Pictures full of objects, one in each cell of a grid, for dense labels."""
+    at, side = generator.device, SIDE // TILE + 1
+    shape = (size, side * side)
+    name = torch.multinomial(
+        constant(WEIGHTS, at).expand(size, -1), side * side, replacement=True, generator=generator
+    )
+    colour = torch.randint(len(COLOURS), shape, generator=generator, device=at)
+    tile, extent = _glyphs(generator, split, name, loose)
+    shift = torch.rand(size, 1, 2, generator=generator, device=at) * TILE
+    cells = torch.cartesian_prod(*[torch.arange(side, device=at) * TILE] * 2)
+    cell = cells - _loosened(shift, loose).long()
+    room = TILE - 2 * MARGIN - extent
+    inside = torch.rand(*shape, 2, generator=generator, device=at) * (room + 1) + MARGIN
+    inside = _loosened(inside, loose, PATCH).long().minimum(room + MARGIN)
+    corner = cell + inside
+    box = torch.cat([corner, corner + extent], -1)
+    bounds = torch.cat([cell, cell + TILE], -1)
+    whole = (box[..., :2] >= 0).all(-1) & (box[..., 2:] <= SIDE).all(-1)
+    there = whole & (torch.rand(shape, generator=generator, device=at) > 0.1)
+    return _layout(generator, split, name, colour, tile, box, bounds, there)
+
+
+def joined(one: Layout, two: Layout) -> Layout:
+    """The pictures of both."""
+    most = max(one.name.shape[1], two.name.shape[1])
+
+    def padded(part: Tensor, name: str) -> Tensor:
+        missing = most - part.shape[1] if name in PER_OBJECT else 0
+        if not missing:
+            return part
+        fill = part.new_full((len(part), missing, *part.shape[2:]), -1 if name == "name" else 0)
+        return torch.cat([part, fill], 1)
+
+    names = [f.name for f in fields(Layout)[1:]]
+    parts = {n: torch.cat([padded(getattr(x, n), n) for x in (one, two)]) for n in names}
+    return Layout(one.split, **parts)
+
+
+PER_OBJECT = ("name", "colour", "tone", "tile", "box", "region")
+
+
+def objects(layout: Layout) -> list[tuple[Object, ...]]:
+    rows = zip(layout.name.tolist(), layout.colour.tolist(), layout.box.tolist(), strict=True)
+    colours = list(COLOURS)
+    return [
+        tuple(
+            Object(NAMES[n], colours[c], tuple(box))
+            for n, c, box in zip(*row, strict=True)
+            if n >= 0
+        )
+        for row in rows
+    ]
+
+
+def _glyphs(generator: Generator, split: str, name: Tensor, loose: float) -> tuple[Tensor, Tensor]:
+    """The tile of a random sample of each name in a random size, and its width and height."""
+    at, atlas = name.device, compose.atlas(split, name.device.type)
+    spreads = tuple(SIZES[kind][1] for kind in SHARES for _ in kind)
+    spread = constant(spreads, at)[name]
+    luck = torch.rand(*name.shape, 2, generator=generator, device=at)
+    sample = (luck[..., 0] * atlas.samples[name]).long()
+    size = (spread * loose * (2 * luck[..., 1] - 1)).round().long() + spread
+    tile = atlas.first[name] + sample * (2 * spread + 1) + size
+    return tile, atlas.extent[tile]
+
+
+def _loosened(place: Tensor, loose: float, least: int = 0) -> Tensor:
+    """``place`` where loose is 1, the multiple of a patch before it (but ``least``) where 0."""
+    near = ((place / PATCH).floor() * PATCH).clamp(min=least)
+    return near + loose * (place - near)
+
+
+def _layout(
+    generator: Generator,
+    split: str,
+    name: Tensor,
+    colour: Tensor,
+    tile: Tensor,
+    box: Tensor,
+    bounds: Tensor,
+    there: Tensor,
+) -> Layout:
+    at, size = name.device, len(name)
+    luck = torch.rand(size, 7, generator=generator, device=at)
+    shadow = constant((-MARGIN, -MARGIN, MARGIN, MARGIN), at)
+    wide = box + shadow
+    low, high = bounds[..., :2], bounds[..., 2:]
+    region = torch.cat([wide[..., :2].maximum(low), wide[..., 2:].minimum(high)], -1)
+    return Layout(
+        split,
+        (luck[:, 0] * len(compose.PHOTOGRAPHS[split])).long(),
+        luck[:, 1:4] * constant((1, 1, 0.5), at) + constant((0, 0, 0.5), at),
+        luck[:, 4] < 0.5,
+        torch.stack([0.35 + 0.4 * luck[:, 5], 30 * luck[:, 6]], 1),
+        name.where(there, -1),
+        colour,
+        0.85 + 0.15 * torch.rand(name.shape, generator=generator, device=at),
+        tile,
+        box,
+        region,
+    )

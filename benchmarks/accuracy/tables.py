@@ -12,6 +12,8 @@ KINDS = {
     "colour": "what color is the 7",
     "there": "is there a 7",
     "count": "how many digits",
+    "corner": "what is in the upper left corner",
+    "beside": "what is left of the 7",
 }
 
 

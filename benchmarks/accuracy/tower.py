@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from . import scenes
-from .scenes import PATCH
+from .names import COLOURS, NAMES, PATCH, SIDE
 
 GRID, WIDTH, MLP, HEADS, LAYERS = 24, 192, 512, 8, 4
 HEAD = WIDTH // HEADS  # 24 = 6 frequencies x (sine, cosine) x (x, y)
 FREQUENCIES = (0.5, 0.73, 1.4, 2.32, 2.5, 2.73)  # radians a patch; no other step looks alike
 NEIGHBOURS = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))  # (x, y)
-NONE = len(scenes.NAMES)  # the label of a patch without object
+NONE = len(NAMES)  # the label of a patch without object
 
 
 def config() -> CLIPVisionConfig:
@@ -31,10 +31,9 @@ def config() -> CLIPVisionConfig:
         intermediate_size=MLP,
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,
-        image_size=scenes.SIDE,
+        image_size=SIDE,
         patch_size=PATCH,
         projection_dim=WIDTH,
-        attn_implementation="eager",  # faster to train in bf16 on CPUs than sdpa
     )
 
 
@@ -81,25 +80,6 @@ def _start_as_convolution(model: CLIPVisionModel) -> None:
         nn.init.orthogonal_(attention.out_proj.weight, gain=0.7)
 
 
-def look(model: CLIPVisionModel, pixels: Tensor, window: int = GRID) -> Tensor:
-    """Features [B, 576, width] where attention ends at windows of ``window`` by ``window`` patches.
-
-    With the whole grid as window this is the tower's own forward. Windows of eight make a training
-    step four times as fast, and what lies under a patch does not depend on what is far away.
-    """
-    vision = getattr(model, "vision_model", model)
-    hidden = vision.pre_layrnorm(vision.embeddings(pixels))
-    batch, _, width = hidden.shape
-    n = GRID // window
-    patches = hidden[:, 1:].view(batch, n, window, n, window, width).transpose(2, 3)
-    patches = patches.reshape(batch * n * n, window * window, width)
-    hidden = torch.cat([hidden[:, :1].repeat_interleave(n * n, 0), patches], 1)
-    for layer in vision.encoder.layers:
-        hidden = layer(hidden, None)
-    patches = hidden[:, 1:].view(batch, n, n, window, window, width).transpose(2, 3)
-    return patches.reshape(batch, GRID * GRID, width)
-
-
 def _low_frequencies(count: int) -> Tensor:
     """DCT filters [count, 3, 14, 14]: half of brightness, a quarter each of two colour axes."""
     n = torch.arange(PATCH)
@@ -124,7 +104,7 @@ class DenseLabels(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(WIDTH)
         self.name = nn.Linear(WIDTH, NONE + 1)
-        self.colour = nn.Linear(WIDTH, len(scenes.COLOURS))
+        self.colour = nn.Linear(WIDTH, len(COLOURS))
         self.middle = nn.Linear(WIDTH, 1)
         self.place = nn.Linear(WIDTH, 2)
 
@@ -134,33 +114,39 @@ class DenseLabels(nn.Module):
         return self.name(patches), self.colour(patches), middle, self.place(patches)
 
 
-def places() -> Tensor:
+def places(device: torch.device) -> Tensor:
     """[576, 2] x and y of each patch in -1..1."""
-    y, x = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
-    return torch.stack([x.reshape(-1), y.reshape(-1)], 1) / ((GRID - 1) / 2) - 1
+    at = torch.arange(GRID, device=device) / ((GRID - 1) / 2) - 1
+    return torch.cartesian_prod(at, at).flip(1)
 
 
-def labels(scene: scenes.Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each of 576 patches: name, NONE where nothing is; colour, -100 there; middle, 0 or 1."""
-    name = np.full((GRID, GRID), NONE)
-    colour = np.full((GRID, GRID), -100)
-    middle = np.zeros((GRID, GRID), np.float32)
-    for o in scene.objects:
-        x0, y0, x1, y1 = (np.array(o.box) / PATCH).tolist()
-        # patches of which the object covers a third or more in either direction
-        columns = slice(math.ceil(x0 - 0.67), math.floor(x1 + 0.67))
-        rows = slice(math.ceil(y0 - 0.67), math.floor(y1 + 0.67))
-        name[rows, columns] = scenes.NAMES.index(o.name)
-        colour[rows, columns] = list(scenes.COLOURS).index(o.colour)
-        middle[int(o.centre[1] / PATCH), int(o.centre[0] / PATCH)] = 1
-    return name.reshape(-1), colour.reshape(-1), middle.reshape(-1)
+def labels(layout: scenes.Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each patch [B, 576]: name, NONE where nothing is; colour, -100 there; middle, 0 or 1.
+
+    A patch is an object's where the object covers a third or more of it in either direction.
+    """
+    box, there = layout.box / PATCH, layout.there[..., None]
+    at = torch.arange(GRID, device=box.device)
+    x0, y0, x1, y1 = box[..., None].unbind(2)  # [B, K, 1]
+    columns = (at >= x0 - 0.67) & (at + 1 <= x1 + 0.67) & there
+    rows = (at >= y0 - 0.67) & (at + 1 <= y1 + 0.67)
+    owner = _owner(rows, columns)
+    name, colour = (
+        F.pad(part, (1, 0), value=none).gather(1, owner)
+        for part, none in ((layout.name, NONE), (layout.colour, -100))
+    )
+    columns = (at == ((x0 + x1) / 2).floor()) & there
+    rows = at == ((y0 + y1) / 2).floor()
+    return name, colour, (_owner(rows, columns) > 0).float()
 
 
-def pixels(batch: list[scenes.Scene]) -> Tensor:
-    """[B, 3, 336, 336], each channel about -1..1."""
-    return scaled(torch.from_numpy(np.stack([s.pixels for s in batch])))
+def _owner(rows: Tensor, columns: Tensor) -> Tensor:
+    """[B, 576] the last object, counted from 1, of which row and column are true; 0: none."""
+    number = torch.arange(1, rows.shape[1] + 1, device=rows.device)
+    both = rows[..., :, None] & columns[..., None, :]  # [B, K, 24, 24]
+    return (both * number[:, None, None]).amax(1).flatten(1)
 
 
 def scaled(pixels: Tensor) -> Tensor:
-    """uint8 [B, 336, 336, 3] -> float32 [B, 3, 336, 336] in -1..1."""
-    return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    """uint8 [B, 3, 336, 336] -> float32 in -1..1, as the processor makes them."""
+    return pixels.float().div_(127.5).sub_(1)

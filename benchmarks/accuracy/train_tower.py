@@ -1,115 +1,97 @@
-"""First stage of ``make train``: the tower learns what lies under each patch. Resumable."""
+"""First stage of ``make train``: the tower learns what lies under each patch."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 from transformers import CLIPVisionModel
 
-from . import scenes, tower
+from . import compose, scenes, tower
+from .names import NAMES, WORDS
 from .training import Training
 
-WINDOW = 8  # patches
+CROWDED = 0.85  # of the pictures; the others are like those that questions are asked about
+CURRICULUM = (0.1, 0.45)  # of the time: on the grid and of one size until, anywhere from
+DEVELOPMENT = 64  # pictures
+MEASURED = 15  # seconds between measurements on the development split
+FIRST_WORD = NAMES.index(WORDS[0])
 
 
-def batches(start: int, steps: int, size: int) -> Iterator[tuple[Tensor, ...]]:
-    """(pixels, names, colours, middles) of each step behind ``start``, drawn one step ahead."""
-
-    def drawn(step: int) -> tuple[Tensor, ...]:
-        count = size // 4 if whole(step) else size
-        return tensors(pictures(step, "train", count, looseness(step, steps)))
-
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(drawn, start + 1)
-        for step in range(start + 1, steps + 1):
-            batch = coming.result()
-            coming = pool.submit(drawn, min(step + 1, steps))
-            yield batch
+def looseness(done: float) -> float:
+    start, end = CURRICULUM
+    return min(1.0, max(0.0, (done - start) / (end - start)))
 
 
-def whole(step: int) -> bool:
-    """Every twelfth step sees whole pictures, the others windows of eight by eight patches."""
-    return step % 12 == 0
-
-
-def looseness(step: int, steps: int) -> float:
-    """The curriculum: on the patches' grid first, from the half on as in the answers' pictures."""
-    return scenes.LOOSE * min(1.0, max(0.0, (step / steps - 0.1) / 0.4))
-
-
-def pictures(seed: int, split: str, size: int, loose: float) -> list[scenes.Scene]:
-    rng = np.random.default_rng(seed)
-    return [
-        scenes.crowd(rng, split, loose)
-        if rng.random() < 0.85
-        else scenes.draw(rng, split, loose=loose)
-        for _ in range(size)
-    ]
-
-
-def tensors(batch: list[scenes.Scene]) -> tuple[Tensor, ...]:
-    """Pixels (uint8, a quarter of what the thread that draws would else allocate) and labels."""
-    found = zip(*map(tower.labels, batch), strict=True)
-    parts = ([scene.pixels for scene in batch], *found)
-    return tuple(torch.from_numpy(np.stack(part)) for part in parts)
+def pictures(generator: Generator, split: str, size: int, loose: float) -> scenes.Layout:
+    crowded = max(1, round(CROWDED * size))
+    layout = scenes.crowd(generator, split, crowded, loose)
+    if crowded < size:
+        layout = scenes.joined(layout, scenes.draw(generator, split, size - crowded, loose))
+    return layout
 
 
 def losses(
-    model: CLIPVisionModel, heads: tower.DenseLabels, batch: tuple[Tensor, ...], window: int
-) -> tuple[Tensor, dict[str, float]]:
-    pixels, want_name, want_colour, want_middle = batch
-    name, colour, middle, place = heads(tower.look(model, tower.scaled(pixels), window).float())
+    model: CLIPVisionModel, heads: tower.DenseLabels, layout: scenes.Layout, device: str
+) -> tuple[Tensor, dict[str, Tensor]]:
+    pixels = compose.render(layout)
+    want_name, want_colour, want_middle = tower.labels(layout)
+    with torch.autocast(device, torch.bfloat16):
+        patches = model(pixel_values=tower.scaled(pixels)).last_hidden_state[:, 1:]
+    name, colour, middle, place = heads(patches.float())
     there = want_name != tower.NONE
-    weight = torch.ones(tower.NONE + 1)
+    weight = torch.ones(tower.NONE + 1, device=pixels.device)
     weight[-1] = 0.3
     loss = F.cross_entropy(name.flatten(0, 1), want_name.flatten(), weight)
     loss = loss + 0.5 * F.cross_entropy(colour.flatten(0, 1), want_colour.flatten())
-    loss = loss + 0.5 * F.binary_cross_entropy_with_logits(
-        middle, want_middle, pos_weight=torch.tensor(4.0)
-    )
-    apart = F.mse_loss(place, tower.places().expand_as(place))
+    rare = torch.full((1,), 4.0, device=pixels.device)
+    loss = loss + 0.5 * F.binary_cross_entropy_with_logits(middle, want_middle, pos_weight=rare)
+    apart = F.mse_loss(place, tower.places(place.device).expand_as(place))
     loss = loss + apart
-    right = (name.argmax(-1) == want_name)[there].float().mean()
-    return loss, {
-        "name": right.item(),
-        "digit": (name.argmax(-1) == want_name)[want_name < 10].float().mean().item(),
-        "colour": (colour.argmax(-1) == want_colour)[there].float().mean().item(),
-        "empty": (name.argmax(-1) == want_name)[~there].float().mean().item(),
-        "apart": apart.item(),
-        "middle": (((middle > 0) == (want_middle > 0.5))[want_middle > 0.5]).float().mean().item(),
-    }
+    with torch.no_grad():
+        right = (name.argmax(-1) == want_name).float()
+        word, digit = there & (want_name >= FIRST_WORD), want_name < 10
+        found = {
+            "name": share(right, there),
+            "digit": share(right, digit),
+            "word": share(right, word),
+            "colour": share((colour.argmax(-1) == want_colour).float(), there),
+            "empty": share(right, ~there),
+            "middle": share((middle > 0).float(), want_middle > 0.5),
+            "apart": apart.detach(),
+        }
+    return loss, found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=3600)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--out", type=Path, default=Path("build/train"))
-    options = parser.parse_args()
+def share(right: Tensor, among: Tensor) -> Tensor:
+    return (right * among).sum() / among.sum()
+
+
+def train(
+    folder: Path, seconds: float, size: int, *, device: str, rate: float, light: bool
+) -> None:
+    """Trains for ``seconds``, ``size`` pictures a step; writes ``folder``/tower.pt."""
     torch.manual_seed(0)
-    model, heads = tower.build(), tower.DenseLabels()
-    training = Training(
-        options.out, "tower", {"model": model, "heads": heads}, options.steps, options.rate
-    )
-    held_out = tensors(pictures(10**9, "dev", 16, scenes.LOOSE))
-    coming = batches(training.step, options.steps, options.batch)
-    for step, batch in zip(training, coming, strict=False):
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, found = losses(model, heads, batch, tower.GRID if whole(step) else WINDOW)
-        training.update(loss, found)
-        if step % 200 == 0 or step == options.steps:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                loss, found = losses(model, heads, held_out, tower.GRID)
-            training.note({"loss": loss.item(), **found}, "dev")
+    model, heads = tower.build().to(device), tower.DenseLabels().to(device)
+    modules = {"model": model, "heads": heads}
+    training = Training(folder, "tower", modules, seconds, rate, light=light)
+    generator, measured = Generator(device), training.seconds
+    for step in training:
+        generator.manual_seed(step)
+        layout = pictures(generator, "train", size, looseness(training.done))
+        training.update(*losses(model, heads, layout, device))
+        if training.seconds - measured > MEASURED:
+            measure(training, model, heads, device)
+            measured = training.seconds
+    measure(training, model, heads, device)
 
 
-if __name__ == "__main__":
-    main()
+@torch.no_grad()
+def measure(
+    training: Training, model: CLIPVisionModel, heads: tower.DenseLabels, device: str
+) -> None:
+    held_out = pictures(Generator(device).manual_seed(0), "dev", DEVELOPMENT, 1.0)
+    loss, found = losses(model, heads, held_out, device)
+    training.note({"loss": loss.item()} | {k: v.item() for k, v in found.items()}, "dev")

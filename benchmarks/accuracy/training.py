@@ -1,100 +1,156 @@
-"""What both stages of ``make train`` share: optimiser, schedule, checkpoint, log, progress bar."""
+"""What both stages of ``make train`` share: optimiser, schedule, checkpoints, log, progress bar."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+WARM = 50  # steps
+SLOW = 0.3  # of the rate, for what an earlier stage has trained
+SAVED = 30  # seconds between checkpoints
+NOTED = 2.0  # seconds between lines of the log
+
 
 class Training:
-    """Steps of one stage, resumed from ``folder/stage.pt`` where an earlier run left off.
+    """Steps of one stage that end after ``seconds``, resumed from ``folder/stage.pt``.
 
     Matrices between hidden layers are trained with Muon, all else with AdamW; both warm up for
-    ``warm`` steps and end on a cosine.
+    ``WARM`` steps and end on a cosine of the time that has passed, so that a run ends well on a
+    machine of any speed. Weights whose name holds ``slow`` learn more slowly. A gradient that is
+    not finite counts as zero. ``light`` keeps checkpoints small: weights in bfloat16, without the
+    optimisers' state.
 
         for step in training:
             training.update(loss, {"name": 0.9})
     """
 
     def __init__(
-        self, folder: Path, stage: str, modules: dict[str, nn.Module], steps: int, rate: float
+        self,
+        folder: Path,
+        stage: str,
+        modules: Mapping[str, nn.Module],
+        seconds: float,
+        rate: float,
+        *,
+        slow: str | None = None,
+        light: bool = False,
     ) -> None:
         self.saved, self.log = folder / f"{stage}.pt", folder / f"{stage}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        self.modules, self.steps, self.rate, self.warm = modules, steps, rate, 50
+        self.modules, self.limit, self.light = modules, seconds, light
         named = [(n, p) for m in modules.values() for n, p in m.named_parameters()]
-        self.parameters = [p for _, p in named if p.requires_grad]
-        hidden = [p for n, p in named if p.requires_grad and p.ndim == 2 and "layers." in n]
-        others = [p for p in self.parameters if not any(p is h for h in hidden)]
-        self.optimisers = [
-            torch.optim.Muon(hidden, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98)),
-        ]
-        self.step, self.shown, self.spent = 0, {}, 0.0
+        named = [(n, p) for n, p in named if p.requires_grad]
+        self.parameters = [p for _, p in named]
+        groups: dict[tuple[bool, float], list[Tensor]] = {}
+        for name, parameter in named:
+            hidden = parameter.ndim == 2 and "layers." in name
+            pace = rate * (SLOW if slow and slow in name else 1)
+            groups.setdefault((hidden, pace), []).append(parameter)
+        hidden, others = (
+            [{"params": p, "lr": r, "rate": r} for (h, r), p in groups.items() if h is which]
+            for which in (True, False)
+        )
+        fused = self.parameters[0].is_cuda
+        self.optimisers: list[torch.optim.Optimizer] = []
+        if hidden:
+            decay = {"weight_decay": 0.02, "adjust_lr_fn": "match_rms_adamw"}
+            self.optimisers.append(torch.optim.Muon(hidden, lr=rate, **decay))
+        if others:
+            quick = {"betas": (0.9, 0.98), "fused": fused}
+            self.optimisers.append(torch.optim.AdamW(others, lr=rate, weight_decay=0.0, **quick))
+        self.step, self.spent = 0, 0.0
         if self.saved.exists():
-            state = torch.load(self.saved, weights_only=True)
-            self.step, self.spent = state["step"], state["seconds"]
-            for name, module in modules.items():
-                module.load_state_dict(state[name])
-            for optimiser, part in zip(self.optimisers, state["optimisers"], strict=True):
-                optimiser.load_state_dict(part)
-        self.first, self.began = self.step, time.time()
+            self.resume()
+        self.names: list[str] = []
+        self.seen: list[Tensor] = []
+        self.began = self.written = time.perf_counter()
+        self.kept = self.began
+
+    def resume(self) -> None:
+        state = torch.load(self.saved, weights_only=True, map_location=self.parameters[0].device)
+        self.step, self.spent = state["step"], state["seconds"]
+        for name, module in self.modules.items():
+            module.load_state_dict(state[name])
+        for optimiser, part in zip(self.optimisers, state["optimisers"], strict=False):
+            optimiser.load_state_dict(part)
 
     def __iter__(self) -> Iterator[int]:
-        while self.step < self.steps:
+        while self.done < 1:
             self.step += 1
             yield self.step
+        self.save()
 
     @property
     def seconds(self) -> float:
-        return self.spent + time.time() - self.began
+        return self.spent + time.perf_counter() - self.began
 
-    def update(self, loss: Tensor, found: dict[str, float]) -> None:
+    @property
+    def done(self) -> float:
+        """Share of the time that has passed."""
+        return min(1.0, self.seconds / self.limit)
+
+    def update(self, loss: Tensor, found: Mapping[str, Tensor | float]) -> None:
+        pace = self.schedule()
         for optimiser in self.optimisers:
             optimiser.zero_grad()
             for group in optimiser.param_groups:
-                group["lr"] = self.rate * self.schedule()
+                group["lr"] = group["rate"] * pace
         loss.backward()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        for gradient in gradients:  # no look at the values, which would wait for the device
+            gradient.nan_to_num_(0.0, 0.0, 0.0)
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
-        for key, value in {"loss": loss.item(), **found}.items():
-            if not math.isnan(value):
-                self.shown[key] = 0.9 * self.shown.get(key, value) + 0.1 * value
-        if self.step % 20 == 0:
-            self.note(self.shown)
-        if self.step % 100 == 0 or self.step == self.steps:
+        self.names = ["loss", *found]
+        values = [torch.as_tensor(v, device=loss.device).detach() for v in (loss, *found.values())]
+        self.seen.append(torch.stack([value.float() for value in values]))
+        now = time.perf_counter()
+        if now - self.written > NOTED:
+            self.note()
+        if now - self.kept > SAVED:
             self.save()
 
     def schedule(self) -> float:
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
-        return min(1.0, self.step / self.warm) * max(0.02, cosine)
+        cosine = 0.5 * (1 + math.cos(math.pi * self.done))
+        return min(1.0, self.step / WARM) * max(0.01, cosine)
 
-    def note(self, found: dict[str, float], split: str = "train") -> None:
-        """One line into the log, and a progress bar with the time left on the terminal."""
-        row = {"step": self.step, "seconds": round(self.seconds), "split": split}
-        row |= {key: round(value, 4) for key, value in found.items()}
+    def note(self, found: Mapping[str, float] | None = None, split: str = "train") -> None:
+        """One line into the log, and a progress bar with the time left on the terminal.
+
+        Of the steps since the last such line where ``found`` is not given.
+        """
+        if found is None:
+            values = torch.stack(self.seen).nanmean(0).tolist() if self.seen else []
+            found = dict(zip(self.names, values, strict=False))
+            self.seen, self.written = [], time.perf_counter()
+        found = {key: round(value, 4) for key, value in found.items() if math.isfinite(value)}
+        row = {"step": self.step, "seconds": round(self.seconds, 1), "split": split, **found}
         with self.log.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        pace = (time.time() - self.began) / max(1, self.step - self.first)
-        left = round(pace * (self.steps - self.step) / 60)
-        done = round(20 * self.step / self.steps)
+        bar = "#" * round(20 * self.done)
+        left = max(0, round(self.limit - self.seconds))
         words = "  ".join(f"{key} {value:.3f}" for key, value in found.items())
-        print(
-            f"[{'#' * done:20}] {self.step}/{self.steps}, {left} min left  {split}: {words}",
-            flush=True,
-        )
+        print(f"[{bar:20}] step {self.step}, {left} s left  {split}: {words}", flush=True)
 
     def save(self) -> None:
-        state = {name: module.state_dict() for name, module in self.modules.items()}
-        state |= {"step": self.step, "seconds": self.seconds}
-        state["optimisers"] = [optimiser.state_dict() for optimiser in self.optimisers]
+        state: dict[str, object] = {"step": self.step, "seconds": self.seconds, "optimisers": []}
+        for name, module in self.modules.items():
+            weights = module.state_dict()
+            if self.light:
+                weights = {
+                    n: w.bfloat16() if w.is_floating_point() else w for n, w in weights.items()
+                }
+            state[name] = weights
+        if not self.light:
+            state["optimisers"] = [optimiser.state_dict() for optimiser in self.optimisers]
         partial = self.saved.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.saved)
+        self.kept = time.perf_counter()

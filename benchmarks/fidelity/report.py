@@ -38,13 +38,13 @@ def trained() -> list[Tokens]:
     """Held-out pictures as the small model's projector gets them."""
     from transformers import LlavaForConditionalGeneration
 
+    from ..accuracy.evaluate import Split
     from ..accuracy.methods import Projector
-    from ..accuracy.train_answers import Pictures
 
     model = LlavaForConditionalGeneration.from_pretrained(TRAINED, dtype=torch.float32)
-    pictures = Pictures(model.eval().model.vision_tower, "test", SEED, PICTURES)
+    split = Split.of(model.eval(), "test", SEED, PICTURES)
     weights = [w.double() for w in Projector.of(model.model.multi_modal_projector).weights]
-    return [Tokens(x.double(), *weights) for x in pictures.features]
+    return [Tokens(x.double(), *weights) for x in (picture.x for picture in split.pictures)]
 
 
 def random() -> list[Tokens]:
