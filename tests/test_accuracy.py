@@ -20,6 +20,7 @@ from benchmarks.accuracy import (
     compose,
     evaluate,
     methods,
+    muon,
     names,
     questions,
     scenes,
@@ -204,9 +205,7 @@ def test_heads_of_the_first_layer_look_at_their_neighbours():
     model = tower.build().eval()
     model.set_attn_implementation("eager")
     with torch.no_grad():
-        attention = model(
-            pixel_values=torch.zeros(1, 3, 336, 336), output_attentions=True
-        ).attentions[0][0]
+        found = model(pixel_values=torch.zeros(1, 3, 336, 336), output_attentions=True)
     x = y = 10
     for head, (dx, dy) in enumerate(tower.NEIGHBOURS):
         row = found.attentions[0][0][head, 1 + y * tower.GRID + x, 1:]
@@ -245,6 +244,25 @@ def trained(folder, seconds, light=False, broken=()):
         run.update(loss * (float("nan") if step in broken else 1), {"seen": 1.0})
         losses.append(loss.item())
     return model.layers["0"].weight.detach().clone(), run, losses
+
+
+def test_muon_of_many_matrices_is_torchs_of_each():
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((8, 8), (6, 12), (12, 6), (8, 8))
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    found, want = ([torch.nn.Parameter(s.clone()) for s in start] for _ in range(2))
+    options = {"weight_decay": muon.DECAY, "adjust_lr_fn": "match_rms_adamw"}
+    ours = muon.Muon([{"params": found, "lr": 0.1}])
+    theirs = torch.optim.Muon(want, lr=0.1, **options)
+    for _ in range(3):
+        for one, two in zip(found, want, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            two.grad = one.grad.clone()
+        ours.step()
+        theirs.step()
+    for one, two in zip(found, want, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0.01)  # they compute in bfloat16
+        assert (one - two).norm() < 0.01 * two.norm()
 
 
 @pytest.mark.parametrize("light", [False, True])

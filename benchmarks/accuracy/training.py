@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .muon import Muon
+
 WARM = 50  # steps
 SLOW = 0.3  # of the rate, for what an earlier stage has trained
 SAVED = 30  # seconds between checkpoints
@@ -59,8 +61,7 @@ class Training:
         fused = self.parameters[0].is_cuda
         self.optimisers: list[torch.optim.Optimizer] = []
         if hidden:
-            decay = {"weight_decay": 0.02, "adjust_lr_fn": "match_rms_adamw"}
-            self.optimisers.append(torch.optim.Muon(hidden, lr=rate, **decay))
+            self.optimisers.append(Muon(hidden))
         if others:
             quick = {"betas": (0.9, 0.98), "fused": fused}
             self.optimisers.append(torch.optim.AdamW(others, lr=rate, weight_decay=0.0, **quick))
