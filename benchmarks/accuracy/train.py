@@ -17,7 +17,7 @@ from pathlib import Path
 BEGAN = time.perf_counter()  # before torch and transformers are imported
 SECONDS = {"cuda": 300, "cpu": 12 * 3600}
 BATCH = {"cuda": (128, 128), "cpu": (16, 16)}
-TOWER = 0.45  # of the time
+TOWER = 0.5  # of the time
 CLOSING = 2  # seconds for the last measurements
 
 

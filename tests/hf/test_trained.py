@@ -59,16 +59,17 @@ def test_unpruned_it_answers_nine_of_ten(table):
 
 def test_prune_gives_the_answers_of_the_report(loaded, split):
     """The public path, one question at a time, against the report's many at once."""
-    from benchmarks.accuracy import evaluate, methods, scenes
+    from benchmarks.accuracy import compose, evaluate, methods
     from benchmarks.accuracy.report import TEST
 
     model, processor = loaded
-    scene = scenes.draw(np.random.default_rng([TEST, 0]), "test")
+    layout, _ = evaluate.drawn("test", TEST, 0)
+    pixels = compose.render(layout)[0].permute(1, 2, 0).numpy()
     right = evaluate.answer(model, split, methods.methods(0.5, 0.9)[0], 64)[0]
     zoprune.prune(model, 64)
     try:
         for asked, expected in zip(split.asked[0], right, strict=True):
-            inputs = question(model, processor, Image.fromarray(scene.pixels), asked.text)
+            inputs = question(model, processor, Image.fromarray(pixels), asked.text)
             ids = model.generate(**inputs, max_new_tokens=4, do_sample=False)
             words = processor.decode(ids[0, inputs["input_ids"].shape[1] :])
             assert words.endswith("</s>")  # one word, then the end
