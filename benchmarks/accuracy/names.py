@@ -11,6 +11,7 @@ from torch import Tensor
 SIDE = 336  # pixels
 PATCH = 14  # pixels
 TILE = 4 * PATCH  # pixels: no object with its shadow is larger
+LOOSE = 1.0  # where objects lie and how large they are: 0 on the patches' grid and of one size
 MARGIN = 4  # pixels of shadow around an object
 COLOURS = {
     "red": (226, 32, 32),

@@ -21,6 +21,7 @@ from . import compose
 from .names import (
     COLOURS,
     DIGITS,
+    LOOSE,
     MARGIN,
     NAMES,
     PATCH,
@@ -75,7 +76,7 @@ class Layout:
 
 
 def draw(
-    generator: Generator, split: str, size: int, loose: float = 1.0, count: int | None = None
+    generator: Generator, split: str, size: int, loose: float = LOOSE, count: int | None = None
 ) -> Layout:
     """``size`` pictures with ``count`` objects each, 1 to 6 by default, that do not touch.
 
@@ -111,7 +112,7 @@ def draw(
     return _layout(generator, split, name, colour, tile, box, whole.expand_as(box), placed)
 
 
-def crowd(generator: Generator, split: str, size: int, loose: float = 1.0) -> Layout:
+def crowd(generator: Generator, split: str, size: int, loose: float = LOOSE) -> Layout:
     """Pictures full of objects, one in each cell of a grid, for dense labels."""
     at, side = generator.device, SIDE // TILE + 1
     shape = (size, side * side)

@@ -107,6 +107,16 @@ class DenseLabels(nn.Module):
         self.colour = nn.Linear(WIDTH, len(COLOURS))
         self.middle = nn.Linear(WIDTH, 1)
         self.place = nn.Linear(WIDTH, 2)
+        self.register_buffer("reached", torch.zeros(()))
+
+    @property
+    def loose(self) -> float:
+        """How far the curriculum has come: of how hard pictures the labels were learned."""
+        return self.reached.item()
+
+    @loose.setter
+    def loose(self, value: float) -> None:
+        self.reached.fill_(value)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         patches = self.norm(patches)

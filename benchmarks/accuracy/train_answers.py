@@ -15,7 +15,7 @@ from transformers import LlavaForConditionalGeneration
 
 from . import compose, questions, scenes, tower
 from . import model as small
-from .train_tower import MEASURED, share
+from .train_tower import MEASUREMENTS, share
 from .training import Training
 
 FROZEN = 0.25  # of the time, the tower does not learn
@@ -57,21 +57,24 @@ def train(
     training = Training(
         folder, "answers", {"model": model}, seconds, rate, slow="vision_tower", light=light
     )
+    loose = trained["heads"]["reached"].item()
     generator, measured = Generator(device), training.seconds
     for step in training:
         generator.manual_seed(10**6 + step)
-        layout = scenes.draw(generator, "train", size)
+        layout = scenes.draw(generator, "train", size, loose)
         asked = questions.ask(layout, generator, AMONG)
         training.update(*losses(model, layout, asked, training.done > FROZEN))
-        if training.seconds - measured > MEASURED:
-            measure(training, model, device)
+        if training.seconds - measured > training.limit / MEASUREMENTS:
+            measure(training, model, loose, device)
             measured = training.seconds
-    measure(training, model, device)
+    measure(training, model, loose, device)
 
 
 @torch.no_grad()
-def measure(training: Training, model: LlavaForConditionalGeneration, device: str) -> None:
+def measure(
+    training: Training, model: LlavaForConditionalGeneration, loose: float, device: str
+) -> None:
     generator = Generator(device).manual_seed(0)
-    layout = scenes.draw(generator, "dev", DEVELOPMENT)
+    layout = scenes.draw(generator, "dev", DEVELOPMENT, loose)
     loss, found = losses(model, layout, questions.ask(layout, generator), False)
     training.note({"loss": loss.item()} | {k: v.item() for k, v in found.items()}, "dev")

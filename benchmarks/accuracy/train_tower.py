@@ -11,18 +11,14 @@ from transformers import CLIPVisionModel
 
 from . import compose, scenes, tower
 from .names import NAMES, WORDS
-from .training import Training
+from .training import LINES, Training
 
 CROWDED = 0.85  # of the pictures; the others are like those that questions are asked about
-CURRICULUM = (0.1, 0.45)  # of the time: on the grid and of one size until, anywhere from
+LEARNED = 0.6  # of the patches with objects are named right: time for harder pictures
+FASTEST = 0.3  # of the time, in which pictures may come loose from the grid and from one size
 DEVELOPMENT = 64  # pictures
-MEASURED = 15  # seconds between measurements on the development split
+MEASUREMENTS = 4  # of the development split
 FIRST_WORD = NAMES.index(WORDS[0])
-
-
-def looseness(done: float) -> float:
-    start, end = CURRICULUM
-    return min(1.0, max(0.0, (done - start) / (end - start)))
 
 
 def pictures(generator: Generator, split: str, size: int, loose: float) -> scenes.Layout:
@@ -78,11 +74,14 @@ def train(
     modules = {"model": model, "heads": heads}
     training = Training(folder, "tower", modules, seconds, rate, light=light)
     generator, measured = Generator(device), training.seconds
+    loose = heads.loose  # to read it in every step would wait for the device
     for step in training:
         generator.manual_seed(step)
-        layout = pictures(generator, "train", size, looseness(training.done))
-        training.update(*losses(model, heads, layout, device))
-        if training.seconds - measured > MEASURED:
+        layout = pictures(generator, "train", size, loose)
+        found = training.update(*losses(model, heads, layout, device))
+        if found.get("name", 0) > LEARNED:
+            heads.loose = loose = min(1.0, loose + 1 / (FASTEST * LINES))
+        if training.seconds - measured > training.limit / MEASUREMENTS:
             measure(training, model, heads, device)
             measured = training.seconds
     measure(training, model, heads, device)
@@ -92,6 +91,7 @@ def train(
 def measure(
     training: Training, model: CLIPVisionModel, heads: tower.DenseLabels, device: str
 ) -> None:
-    held_out = pictures(Generator(device).manual_seed(0), "dev", DEVELOPMENT, 1.0)
+    held_out = pictures(Generator(device).manual_seed(0), "dev", DEVELOPMENT, heads.loose)
     loss, found = losses(model, heads, held_out, device)
-    training.note({"loss": loss.item()} | {k: v.item() for k, v in found.items()}, "dev")
+    found = {"loss": loss, **found}
+    training.note({k: v.item() for k, v in found.items()} | {"loose": heads.loose}, "dev")

@@ -16,7 +16,7 @@ from .muon import Muon
 WARM = 50  # steps
 SLOW = 0.3  # of the rate, for what an earlier stage has trained
 SAVED = 30  # seconds between checkpoints
-NOTED = 2.0  # seconds between lines of the log
+LINES = 60  # of the log, of the training split
 
 
 class Training:
@@ -96,7 +96,8 @@ class Training:
         """Share of the time that has passed."""
         return min(1.0, self.seconds / self.limit)
 
-    def update(self, loss: Tensor, found: Mapping[str, Tensor | float]) -> None:
+    def update(self, loss: Tensor, found: Mapping[str, Tensor | float]) -> dict[str, float]:
+        """One step; returns the means since the last line of the log when it writes one."""
         pace = self.schedule()
         for optimiser in self.optimisers:
             optimiser.zero_grad()
@@ -113,16 +114,18 @@ class Training:
         values = [torch.as_tensor(v, device=loss.device).detach() for v in (loss, *found.values())]
         self.seen.append(torch.stack([value.float() for value in values]))
         now = time.perf_counter()
-        if now - self.written > NOTED:
-            self.note()
+        shown = self.note() if now - self.written > self.limit / LINES else {}
         if now - self.kept > SAVED:
             self.save()
+        return shown
 
     def schedule(self) -> float:
         cosine = 0.5 * (1 + math.cos(math.pi * self.done))
         return min(1.0, self.step / WARM) * max(0.01, cosine)
 
-    def note(self, found: Mapping[str, float] | None = None, split: str = "train") -> None:
+    def note(
+        self, found: Mapping[str, float] | None = None, split: str = "train"
+    ) -> dict[str, float]:
         """One line into the log, and a progress bar with the time left on the terminal.
 
         Of the steps since the last such line where ``found`` is not given.
@@ -139,6 +142,7 @@ class Training:
         left = max(0, round(self.limit - self.seconds))
         words = "  ".join(f"{key} {value:.3f}" for key, value in found.items())
         print(f"[{bar:20}] step {self.step}, {left} s left  {split}: {words}", flush=True)
+        return found
 
     def save(self) -> None:
         state: dict[str, object] = {"step": self.step, "seconds": self.seconds, "optimisers": []}
