@@ -17,6 +17,7 @@ pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
 pytest.importorskip("transformers")
 
 from benchmarks.accuracy import (
+    album,
     compose,
     evaluate,
     methods,
@@ -213,16 +214,19 @@ def test_heads_of_the_first_layer_look_at_their_neighbours():
 
 
 @torch.no_grad()
-def test_questions_of_one_picture_do_not_see_one_another():
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_questions_of_one_picture_do_not_see_one_another(attention):
     """What training computes for all at once is what the model computes for each alone."""
     torch.manual_seed(0)
     model = small.build().eval()
+    model.model.language_model.set_attn_implementation(attention)
     layout = drawn(5, 1)
     asked = questions.ask(layout, torch.Generator().manual_seed(5))
-    images = train_answers.look(model, layout, False)
+    pixels = tower.scaled(compose.render(layout))
+    features = model.model.vision_tower(pixel_values=pixels).last_hidden_state[:, 1:]
+    images = model.model.multi_modal_projector(features)
     logits = small.ask(model, images, asked.words, asked.starts[None])
     found = logits[0][small.is_answer(asked.targets[0])]
-    pixels = tower.scaled(compose.render(layout))
     (of,) = questions.texts(asked)
     assert len(of) == len(found)
     for row, question in zip(found, of, strict=True):
@@ -230,6 +234,70 @@ def test_questions_of_one_picture_do_not_see_one_another():
         prompt = torch.tensor([[1, *[small.IMAGE] * small.TOKENS, *text, questions.ANSWER]])
         alone = model(input_ids=prompt, pixel_values=pixels).logits[0, -1]
         torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_attention_starts_between_tokens_that_are_alike_and_copies():
+    torch.manual_seed(0)
+    model = small.build().eval().model.language_model
+    model.set_attn_implementation("eager")
+    x = torch.randn(1, 30, 192)
+    x[0, 29] = x[0, 4] + x[0, 20]
+    seen = model(inputs_embeds=x, output_attentions=True).attentions[0][0].mean(0)[29]
+    assert set(seen[:29].topk(2).indices.tolist()) == {4, 20}
+    attention = model.layers[0].self_attn
+    copied = attention.o_proj(attention.v_proj(x))
+    torch.testing.assert_close(copied, x / 4, rtol=1e-4, atol=1e-4)
+
+
+def test_an_album_shows_patches_of_objects_and_asks_again():
+    eyes = tower.build()
+    pages = [album.page(eyes, drawn(seed, 2)) for seed in range(4)]
+    generator = torch.Generator().manual_seed(0)
+    kept = pages[0].shown(60, generator)
+    for b in range(2):
+        objects = pages[0].name[b] != tower.NONE
+        assert (kept.name[b] != tower.NONE).sum() == objects.sum() > 0
+        at = ((kept.place[b] + 1) * 23 / 2).round().long()
+        index = at[:, 1] * tower.GRID + at[:, 0]
+        assert (index.diff() > 0).all() and len(index) == 60
+        for one, all_of_it in zip(kept.parts, pages[0].parts, strict=True):
+            assert torch.equal(one[b], all_of_it[b, index])
+    book = album.Album(3)
+    for new in pages:
+        book.add(new)
+    some = book.some(2, 7)
+    assert len(some.name) == 4 and torch.equal(some.features[2:], pages[3].features)
+    older = [torch.equal(some.features[:2], old.features) for old in pages]
+    assert older[1:3].count(True) == 1 and torch.equal(some.layout.box[2:], pages[3].layout.box)
+    assert len(book.some(99, 7).name) == 6
+
+
+def test_visual_tokens_are_aligned_with_the_words_for_what_they_show():
+    layout = drawn(3, 2)
+    name, colour, _ = tower.labels(layout)
+    place = tower.places(name.device).expand(2, -1, -1)
+    of = album.Page(layout, torch.zeros(2, 576, 192), name, colour, place)
+    words = torch.nn.init.orthogonal_(torch.empty(len(questions.IDS), 192))
+    tokens = torch.zeros(2, 576, 192)
+    for b, patch in (name != tower.NONE).nonzero().tolist():
+        named = (names.NAMES[name[b, patch]], list(names.COLOURS)[colour[b, patch]])
+        tokens[b, patch] = sum(words[questions.IDS[word]] for word in named)
+    alignment = train_answers.Alignment()
+    loss, found = alignment(tokens, 9 * words, of)
+    assert found["named"] == found["coloured"] == 1
+    assert loss < alignment(-tokens, 9 * words, of)[0]
+
+
+def test_the_last_word_of_a_question_knows_its_answer():
+    asked = questions.ask(drawn(2, 3), torch.Generator().manual_seed(0))
+    early = train_answers.early(asked, 2)
+    answers = asked.targets[small.is_answer(asked.targets)]
+    assert torch.equal(early[early != -100], answers)
+    last = asked.words[early != -100].tolist()
+    mark = questions.IDS["?"]
+    after = asked.words[:, 1:][early[:, :-1] != -100]
+    assert (after == mark).all() and mark not in last and questions.IDS["corner"] in last
 
 
 def trained(folder, seconds, light=False, broken=()):

@@ -6,12 +6,13 @@ CLIP tower (width 192, 4 layers, 336 x 336, 576 tokens), two-layer GELU projecto
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     CLIPImageProcessor,
     LlamaConfig,
@@ -26,6 +27,7 @@ from .names import SIDE
 from .questions import ANSWER, END, IDS, Question
 
 TOKENS = tower.GRID**2
+THETA = 1e6  # of the rotary embeddings: most of them hardly turn within a prompt
 IMAGE = IDS["<image>"]
 TEMPLATE = (
     "<s> <image> {% for part in messages[-1]['content'] if part['type'] == 'text' %}"
@@ -80,6 +82,7 @@ def build() -> LlavaForConditionalGeneration:
         bos_token_id=1,
         eos_token_id=2,
         tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": THETA},
     )
     config = LlavaConfig(
         vision_config=tower.config(),
@@ -89,7 +92,25 @@ def build() -> LlavaForConditionalGeneration:
         vision_feature_select_strategy="default",
         projector_hidden_act="gelu",
     )
-    return LlavaForConditionalGeneration(config)
+    model = LlavaForConditionalGeneration(config)
+    with torch.no_grad():
+        _start_by_likeness(model)
+    return model
+
+
+def _start_by_likeness(model: LlavaForConditionalGeneration) -> None:
+    """Attention starts between tokens that are alike, and copies what it finds.
+
+    Queries and keys begin as the same projection, and outputs as the transpose of values (Trockman
+    and Kolter, Mimetic initialization, 2023).
+    """
+    nn.init.normal_(model.get_input_embeddings().weight, std=0.1)
+    for layer in model.model.language_model.layers:
+        attention = layer.self_attn
+        nn.init.orthogonal_(attention.q_proj.weight, gain=0.8)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        nn.init.orthogonal_(attention.v_proj.weight, gain=0.5)
+        attention.o_proj.weight.copy_(attention.v_proj.weight.T)
 
 
 def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
@@ -99,6 +120,10 @@ def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
     file, old, new = folder / "model.safetensors", "vision_tower.", "vision_tower.vision_model."
     weights = {name.replace(old, new): weight for name, weight in load_file(file).items()}
     save_file(weights, file, {"format": "pt"})
+    about = folder / "config.json"
+    config = json.loads(about.read_text())
+    config["text_config"]["rope_theta"] = THETA
+    about.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     about = folder / "tokenizer_config.json"
     text = about.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast")
     about.write_text(text.replace("extra_special_tokens", "additional_special_tokens"))
@@ -147,9 +172,10 @@ def ask(
     seen[:, 0, prefix:, :prefix] = True
     own = (at[None, None, :] <= at[None, :, None]) & (at[None, None, :] >= starts[:, :, None])
     seen[:, 0, prefix:, prefix:] = own
+    hidden = torch.zeros(seen.shape, device=at.device).masked_fill_(~seen, -1e9)
     out = model.model.language_model(
         inputs_embeds=inputs,
-        attention_mask=seen,
+        attention_mask=hidden,
         position_ids=position.expand(size, -1),
         use_cache=False,
     )

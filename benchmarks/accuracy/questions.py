@@ -149,7 +149,7 @@ def counts(layout: Layout, generator: Generator) -> tuple[Tensor, Tensor]:
     kind = _kind(layout.name)
     of = [layout.there] + [layout.there & (kind == i) for i in range(len(GROUPS))]
     number = _ids(COUNTS, torch.stack(of, 1).sum(2))
-    noun = _table(("objects", *(f"{group}s" for group in GROUPS)), kind.device).expand_as(number)
+    noun = table(("objects", *(f"{group}s" for group in GROUPS)), kind.device).expand_as(number)
     return phrase("how many", noun, "? answer:", number), torch.ones_like(number, dtype=torch.bool)
 
 
@@ -164,7 +164,7 @@ def corners(layout: Layout, generator: Generator) -> tuple[Tensor, Tensor]:
     name = layout.name[:, None].expand(within.shape).gather(2, within.byte().argmax(2, True))
     answer = _ids(NAMES, name[..., 0]).where(found == 1, IDS["nothing"])
     upper, left = (
-        _table(tuple(corner.split()[i] for corner in CORNERS), way.device).expand_as(answer)
+        table(tuple(corner.split()[i] for corner in CORNERS), way.device).expand_as(answer)
         for i in (0, 1)
     )
     phrases = phrase("what is in the", upper, left, "corner ? answer:", answer)
@@ -186,7 +186,7 @@ def sides(layout: Layout, generator: Generator) -> tuple[Tensor, Tensor]:
     found = layout.name[:, None, None].expand(beyond.shape)
     found = _ids(NAMES, found.gather(3, beyond.byte().argmax(3, True))[..., 0])
     name = _ids(NAMES, layout.name)[:, None].expand(-1, 2, -1)
-    side = _table(tuple(SIDES), way.device)[:, None].expand(len(name), -1, most)
+    side = table(tuple(SIDES), way.device)[:, None].expand(len(name), -1, most)
     beside = phrase("what is", side[:, :2], "of the", name, "? answer:", found[:, :2])
     upright = phrase("what is", side[:, 2:], "the", name, "? answer:", found[:, 2:])
     phrases = torch.cat([beside, F.pad(upright, (0, 1), value=PAD)], 1)
@@ -206,10 +206,10 @@ def phrase(*parts: str | Tensor) -> Tensor:
 
 
 def _ids(words: Iterable[str], index: Tensor) -> Tensor:
-    return _table(tuple(words), index.device)[index.clamp(min=0)]
+    return table(tuple(words), index.device)[index.clamp(min=0)]
 
 
-def _table(words: tuple[str, ...], device: torch.device) -> Tensor:
+def table(words: tuple[str, ...], device: torch.device) -> Tensor:
     return constant(tuple(IDS[word] for word in words), device)
 
 

@@ -1,10 +1,9 @@
-"""``make train``: trains the small model from nothing, first its tower, then all of it. Resumable.
+"""``make train``: trains the small model from nothing, tower first, then what answers. Resumable.
 
     python -m benchmarks.accuracy.train --device cuda --seconds 105
 
-Pictures and questions are made on the device as they are needed. On a GPU that takes minutes; a CPU
-needs a day for as many steps. Progress, logs and checkpoints go to ``--out``; a run that is started
-again there goes on where it was.
+Pictures and questions are made on the device as they are needed. Progress, logs and checkpoints go
+to ``--out``; a run that is started again there goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 BEGAN = time.perf_counter()  # before torch and transformers are imported
-SECONDS = {"cuda": 300, "cpu": 12 * 3600}
-BATCH = {"cuda": (128, 128), "cpu": (16, 16)}
-TOWER = 0.5  # of the time
+SECONDS = {"cuda": (60, 120), "cpu": (5 * 3600, 3600)}  # of the stages
+BATCH = {"cuda": (128, 128), "cpu": (16, 32)}
 CLOSING = 2  # seconds for the last measurements
 
 
@@ -40,11 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         compose.atlas(split, options.device)
     ready = time.perf_counter() - BEGAN
     print(f"ready after {ready:.1f} s", flush=True)
-    left = max(1.0, (options.seconds or SECONDS[options.device]) - ready - CLOSING)
+    of_tower, of_answers = SECONDS[options.device]
+    left = max(1.0, (options.seconds or of_tower + of_answers) - ready - CLOSING)
+    left /= of_tower + of_answers
     sizes = options.batch or BATCH[options.device]
     common = {"device": options.device, "rate": options.rate, "light": options.light}
-    train_tower.train(options.out, TOWER * left, sizes[0], **common)
-    train_answers.train(options.out, (1 - TOWER) * left, sizes[1], **common)
+    train_tower.train(options.out, of_tower * left, sizes[0], **common)
+    train_answers.train(options.out, of_answers * left, sizes[1], **common)
     print(f"done after {time.perf_counter() - BEGAN:.1f} s", flush=True)
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from .muon import Muon
 
 WARM = 50  # steps
-SLOW = 0.3  # of the rate, for what an earlier stage has trained
 SAVED = 30  # seconds between checkpoints
 LINES = 60  # of the log, of the training split
 
@@ -24,9 +23,8 @@ class Training:
 
     Matrices between hidden layers are trained with Muon, all else with AdamW; both warm up for
     ``WARM`` steps and end on a cosine of the time that has passed, so that a run ends well on a
-    machine of any speed. Weights whose name holds ``slow`` learn more slowly. A gradient that is
-    not finite counts as zero. ``light`` keeps checkpoints small: weights in bfloat16, without the
-    optimisers' state.
+    machine of any speed. A gradient that is not finite counts as zero. ``light`` keeps checkpoints
+    small: weights in bfloat16, without the optimisers' state.
 
         for step in training:
             training.update(loss, {"name": 0.9})
@@ -40,28 +38,20 @@ class Training:
         seconds: float,
         rate: float,
         *,
-        slow: str | None = None,
         light: bool = False,
     ) -> None:
         self.saved, self.log = folder / f"{stage}.pt", folder / f"{stage}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        self.modules, self.limit, self.light = modules, seconds, light
+        self.modules, self.limit, self.rate, self.light = modules, seconds, rate, light
         named = [(n, p) for m in modules.values() for n, p in m.named_parameters()]
         named = [(n, p) for n, p in named if p.requires_grad]
         self.parameters = [p for _, p in named]
-        groups: dict[tuple[bool, float], list[Tensor]] = {}
-        for name, parameter in named:
-            hidden = parameter.ndim == 2 and "layers." in name
-            pace = rate * (SLOW if slow and slow in name else 1)
-            groups.setdefault((hidden, pace), []).append(parameter)
-        hidden, others = (
-            [{"params": p, "lr": r, "rate": r} for (h, r), p in groups.items() if h is which]
-            for which in (True, False)
-        )
+        hidden = [p for n, p in named if p.ndim == 2 and "layers." in n]
+        others = [p for n, p in named if p.ndim != 2 or "layers." not in n]
         fused = self.parameters[0].is_cuda
         self.optimisers: list[torch.optim.Optimizer] = []
         if hidden:
-            self.optimisers.append(Muon(hidden))
+            self.optimisers.append(Muon([{"params": hidden, "lr": rate}]))
         if others:
             quick = {"betas": (0.9, 0.98), "fused": fused}
             self.optimisers.append(torch.optim.AdamW(others, lr=rate, weight_decay=0.0, **quick))
@@ -102,7 +92,7 @@ class Training:
         for optimiser in self.optimisers:
             optimiser.zero_grad()
             for group in optimiser.param_groups:
-                group["lr"] = group["rate"] * pace
+                group["lr"] = self.rate * pace
         loss.backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         for gradient in gradients:  # no look at the values, which would wait for the device
@@ -110,7 +100,8 @@ class Training:
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
-        self.names = ["loss", *found]
+        if self.names != ["loss", *found]:
+            self.names, self.seen = ["loss", *found], []
         values = [torch.as_tensor(v, device=loss.device).detach() for v in (loss, *found.values())]
         self.seen.append(torch.stack([value.float() for value in values]))
         now = time.perf_counter()
