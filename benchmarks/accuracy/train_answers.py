@@ -36,8 +36,8 @@ KEPT = 8192  # pictures, 220 KB each
 STEPS = (40, 1.0), (96, 0.75), (40, 1.0), (192, 0.5), (40, 1.0), (576, 0.25)
 FUSED = 100  # patches: with fewer, CPUs are faster without fused attention
 AMONG = {"names": 3, "colours": 3, "there": 2, "count": 3, "corner": 3, "beside": 3}
-DEVELOPMENT = 64  # pictures
-MEASUREMENTS = 12  # of the development split
+DEVELOPMENT = 128  # pictures
+MEASUREMENTS = 8  # of the development split
 
 
 class Alignment(nn.Module):
@@ -120,7 +120,7 @@ def train(
         aligning = training.done < ALIGNED
         asked = None if aligning else questions.ask(some.layout, generator, AMONG)
         training.update(*losses(model, alignment, some, asked))
-        if training.seconds - measured > training.limit / MEASUREMENTS:
+        if training.limit / MEASUREMENTS < training.seconds - measured and training.done < 1:
             measure(training, model, alignment, held_out)
             measured = training.seconds
     measure(training, model, alignment, held_out)

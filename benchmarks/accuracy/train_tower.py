@@ -81,7 +81,7 @@ def train(
         found = training.update(*losses(model, heads, layout, device))
         if found.get("name", 0) > LEARNED:
             heads.loose = loose = min(1.0, loose + 1 / (FASTEST * LINES))
-        if training.seconds - measured > training.limit / MEASUREMENTS:
+        if training.limit / MEASUREMENTS < training.seconds - measured and training.done < 1:
             measure(training, model, heads, device)
             measured = training.seconds
     measure(training, model, heads, device)
