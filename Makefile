@@ -86,9 +86,9 @@ bench: $(STAMP)bench $(STAMP)native
 	@$(if $(ARGS),,$(BIN)/python -m benchmarks.family)
 	@$(if $(ARGS),,$(BIN)/python -m benchmarks.e2e)
 
-# The small model that the demo and the accuracy report ask, resumed where it was stopped. Minutes on a
-# GPU (ARGS="--device cuda --seconds 105"), a day on a CPU. It replaces the committed weights; then make
-# accuracy and make fidelity.
+# The small model that the demo and the accuracy report ask, resumed where it was stopped: six hours on
+# one core, minutes on a GPU (ARGS="--device cuda"). It replaces the committed weights; then make accuracy
+# and make fidelity.
 TRAIN ?= build/train
 train: $(STAMP)bench $(STAMP)native
 	@$(BIN)/python -m benchmarks.accuracy.train --out $(TRAIN) $(ARGS)
