@@ -39,7 +39,10 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
         features, deepstack = getattr(core, f"get_{case.modality}_features")(**names)
         deepstack = [layer.split([len(f) for f in features]) for layer in deepstack]
     else:
-        output = getattr(core, f"get_{case.modality}_features")(**names)
+        get = getattr(core, f"get_{case.modality}_features", None)
+        if get is None:  # Perception LM, whose videos are more images
+            get, names = core.get_image_features, {"pixel_values": names["pixel_values_videos"]}
+        output = get(**names)
         features = getattr(output, "pooler_output", output)
         if case.name == "llama4":
             features = core.multi_modal_projector(output.last_hidden_state)

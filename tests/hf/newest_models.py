@@ -242,6 +242,11 @@ def tiles(model, count):
     return {"pixel_values": torch.randn(1, count, 3, 56, 56)}, [16] * count
 
 
+def tile_videos(model, count):
+    inputs, tokens = tiles(model, count)
+    return {"pixel_values_videos": inputs["pixel_values"]}, tokens
+
+
 def minicpm_v(name="MiniCPMV4_6"):
     import transformers
 
@@ -269,6 +274,12 @@ def strips(model, count):
     return {"pixel_values": pixels, "target_sizes": sizes}, (sizes.prod(1) // 16).tolist()
 
 
+def strip_videos(model, count):
+    inputs, tokens = strips(model, count)
+    pixels, sizes = inputs.values()
+    return {"pixel_values_videos": pixels, "target_sizes_videos": sizes}, tokens
+
+
 CASES = [
     Case("perception_lm", perception_lm, tiles, flash=False),
     Case("minicpm_v", minicpm_v, strips, flash=False),
@@ -291,6 +302,8 @@ CASES = [
 ]
 SIBLINGS = [
     Case("minicpm_ocr", minicpm_ocr, strips),
+    Case("minicpm_v-video", minicpm_v, strip_videos, placeholder=VIDEO, modality="video"),
+    Case("perception_lm-video", perception_lm, tile_videos, placeholder=VIDEO, modality="video"),
     Case("hyperclovax", hyperclovax, qwen_images, linear=True),
     Case("cosmos3_omni", cosmos3_omni, qwen_images, deepstack=True, **GRID),
     Case("fast_vlm", fast_vlm, small_images),
