@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -23,7 +25,20 @@ FORMS = scoring.Forms()
 
 def selection_group(shape: Shape, dtype: str, device: str) -> Group[Inputs]:
     inputs = make_inputs(shape, DTYPES[dtype]).to(device)
-    return Group(shape, dtype, inputs, selection.plain(shape), selection.cases(shape))
+    cases = selection.cases(shape)
+    small = [case for case in cases if shape is LLAVA or "crops" in case.variant]
+    cases += [forced(case, *way) for case in small for way in (("rounds", "0"), ("clusters", "1"))]
+    return Group(shape, dtype, inputs, selection.plain(shape), cases)
+
+
+def forced(case: Case[Inputs], way: str, wish: str) -> Case[Inputs]:
+    """The same picks in rounds or by clusters of thread blocks, whichever is the default."""
+
+    def run(x: Inputs) -> Any:
+        with patch.dict(os.environ, ZOPRUNE_CUDA_CLUSTERS=wish):  # each call reads it
+            return case.run(x)
+
+    return replace(case, variant=f"{case.variant}, in {way}", run=run, against={})
 
 
 def scoring_group(shape: Shape, dtype: str, device: str) -> Group[Inputs]:

@@ -13,6 +13,7 @@ struct Greedy<Suppression> {
     bool blocked;
   };
   static constexpr bool kGainsRiseOnce = false;
+  static constexpr bool kInClusters = false;
 
   Suppression how;
   Pair* pairs = nullptr;

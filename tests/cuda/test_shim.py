@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.cuda.on_cpu import SHIM_SOURCES, build, differences, needs_compiler, run, select
+from tests.cuda.on_cpu import SHIM_SOURCES, differences, needs_compiler, run, select
 from tests.cuda.shim_cases import DTYPES, METHODS, RULES, Case, counted, weights
 
 pytestmark = [needs_compiler, pytest.mark.proves(*SHIM_SOURCES)]
-
-
-@pytest.fixture(scope="session")
-def executable(tmp_path_factory) -> Path:
-    checks = "-fsanitize=address,undefined -fno-sanitize-recover=all"
-    checks += " -fno-sanitize=null,object-size"  # what AddressSanitizer sees anyway
-    return build(tmp_path_factory.mktemp("cuda_shim"), checks)
 
 
 # -- random cases ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <stdexcept>
 
 #include "cuda/greedy/centre.h"
@@ -21,6 +22,14 @@ cuda::DType dtype_of(const Tensor& tensor) {
     default:
       return cuda::DType::float32;
   }
+}
+
+// How many clusters of `select` a device, the current one, has resident at once; asked for once.
+int clusters_on(int device) {
+  thread_local int asked = -1, clusters = 0;
+  if (asked != device) clusters = cuda::resident_clusters();
+  asked = device;
+  return clusters;
 }
 
 }  // namespace
@@ -65,6 +74,13 @@ CudaCall::CudaCall(const std::string& op, const GreedyTensors& tensors, const Le
     status = cudaDeviceGetAttribute(&device_.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                                     number_);
   if (status != cudaSuccess) check(cudaGetErrorString(status));
+  // To compare with rounds, which is what 0 asks for; read anew for each call.
+  const char* const wish = std::getenv("ZOPRUNE_CUDA_CLUSTERS");
+  const std::string wished = wish == nullptr ? "" : wish;
+  if (!wished.empty() && wished != "0" && wished != "1")
+    check(concat("ZOPRUNE_CUDA_CLUSTERS: expected 0, 1 or nothing, got '", wished, "'"));
+  if (wished != "0") device_.clusters = clusters_on(number_);
+  device_.always_clusters = wished == "1";
 
   arguments_.scores = keep<void>(tensors.scores);
   arguments_.score_dtype = dtype_of(tensors.scores);

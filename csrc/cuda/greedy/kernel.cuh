@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/greedy/candidates.cuh"
+#include "cuda/greedy/cluster.cuh"
 #include "cuda/greedy/image.cuh"
 #include "cuda/greedy/launch.cuh"
 #include "cuda/greedy/picks.cuh"
@@ -34,6 +35,7 @@ __global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArgumen
       const bool isolating = Greedy<Objective>::kGainsRiseOnce && column < image.tokens;
       if (!isolating && selected < 0) {
         selected = start_image(arguments, objective, keys, image, work, first);
+        group_barrier(image.arrivals, image.members);
         if (in_order && threadIdx.x == 0 && selected == 1)
           arguments.indices[image.output] = origin + first;
         continue;
@@ -75,6 +77,8 @@ __global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArgumen
 
 template <typename Objective>
 SelectPlan plan_select(const SelectArguments& arguments, const Device& device) {
+  if constexpr (Greedy<Objective>::kInClusters)
+    if (picks_in_clusters(arguments, device)) return plan_clusters<Objective>(arguments, device);
   const int64_t tokens = std::max<int64_t>(arguments.tokens, 1);
   // Something to do: a chunk of a tile, or tokens to own.
   const int64_t work = arguments.keys == nullptr
@@ -91,6 +95,8 @@ SelectPlan plan_select(const SelectArguments& arguments, const Device& device) {
 template <typename Objective>
 std::string select(const SelectArguments& arguments, const Objective& objective,
                    const SelectPlan& plan, void* workspace, cudaStream_t stream) {
+  if constexpr (Greedy<Objective>::kInClusters)
+    if (plan.cluster > 1) return select_in_clusters(arguments, objective, plan, workspace, stream);
   Arena arena(workspace);
   const Workspace work = lay_out(arguments, plan, arena);
   Greedy<Objective> greedy;

@@ -205,6 +205,35 @@ __device__ void tile_products(const Keys<key>& keys, const Image& image, int fir
   }
 }
 
+// Writes a tile's sums, those of tokens from first_row on and of the first `columns` candidates, up
+// to a multiple of eight, to rows of `pitch` numbers.
+__device__ inline void store_products(const Sums& total, int first_row, int tokens, int columns,
+                                      float* output, int pitch) {
+#pragma unroll
+  for (int p = 0; p < kParts; ++p) {
+    if (part_column(p) >= columns) break;
+    for (int i = 0; i < 2 * kHalves; ++i) {
+      const int token = first_row + first_token() + i * 8 + lane() / 4;
+      if (token >= tokens) continue;
+      float* const to = output + static_cast<int64_t>(token) * pitch + part_column(p);
+      const float (&of)[4] = total[p][i / 2];
+      *reinterpret_cast<float2*>(to + lane() % 4 * 2) =
+          make_float2(of[i % 2 * 2], of[i % 2 * 2 + 1]);
+    }
+  }
+}
+
+// The sum of a dot product's parts, first to last, for four columns; `stride` from part to part.
+__device__ inline float4 sum_parts(const float* partial, int parts, int64_t stride) {
+  float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 8
+  for (int chunk = 0; chunk < parts; ++chunk) {
+    const float4 part = load_fresh(reinterpret_cast<const float4*>(partial + chunk * stride));
+    sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
+  }
+  return sum;
+}
+
 // Fills Workspace::products for the image's tokens and the round's candidates; columns beyond them,
 // up to a multiple of eight, become zero. Every thread block of the group takes part, and must be
 // past a barrier before it reads them.
@@ -227,19 +256,8 @@ __device__ void compute_products(const Keys<key>& keys, const Image& image, cons
     const int end = split ? min(begin + kChunkStages, keys.stages()) : keys.stages();
     Sums total;
     tile_products(keys, image, first_row, columns, begin, end, total);
-    float* const output = split ? partial(chunk) : products();
-#pragma unroll
-    for (int p = 0; p < kParts; ++p) {
-      if (part_column(p) >= columns) break;
-      for (int i = 0; i < 2 * kHalves; ++i) {
-        const int token = first_row + first_token() + i * 8 + lane() / 4;
-        if (token >= image.tokens) continue;
-        float* const to = output + static_cast<int64_t>(token) * kBlock + part_column(p);
-        const float (&of)[4] = total[p][i / 2];
-        *reinterpret_cast<float2*>(to + lane() % 4 * 2) =
-            make_float2(of[i % 2 * 2], of[i % 2 * 2 + 1]);
-      }
-    }
+    store_products(total, first_row, image.tokens, columns, split ? partial(chunk) : products(),
+                   kBlock);
   }
   if (!split) return;
 
@@ -248,13 +266,8 @@ __device__ void compute_products(const Keys<key>& keys, const Image& image, cons
   for (int token = image.first_own(); token < image.tokens; token += image.stride()) {
     for (int quad = lane(); quad < quads; quad += 32) {
       const int64_t at = static_cast<int64_t>(token) * kBlock + quad * 4;
-      float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 8
-      for (int chunk = 0; chunk < parts; ++chunk) {
-        const float4 part = load_fresh(reinterpret_cast<const float4*>(partial(chunk) + at));
-        sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
-      }
-      *reinterpret_cast<float4*>(products() + at) = sum;
+      const int64_t stride = static_cast<int64_t>(image.tokens) * kBlock;
+      *reinterpret_cast<float4*>(products() + at) = sum_parts(partial(0) + at, parts, stride);
     }
   }
 }

@@ -158,7 +158,7 @@ __device__ inline uint64_t most_isolated(const SelectArguments& arguments, const
 // Fills the workspace for the image's tokens. Where an objective's gains may rise after the first
 // pick and none must be kept, the best token is picked at once: the similarities to it come with
 // the norms, of one pass over the keys. Returns how many tokens are selected, 0 or 1, and their
-// index in `first`.
+// index in `first`. The group must be past a barrier before it reads any of it.
 template <DType type, typename Objective>
 __device__ int start_image(const SelectArguments& arguments, Objective& objective,
                            const Keys<type>& keys, const Image& image, const Workspace& work,
@@ -191,7 +191,6 @@ __device__ int start_image(const SelectArguments& arguments, Objective& objectiv
     const uint64_t rank = pack_rank(first_class(arguments, token), 0, i);
     work.rank[token] = pick && i == first ? 0 : objective.rank(rank, state);
   }
-  group_barrier(image.arrivals, image.members);
   return pick;
 }
 

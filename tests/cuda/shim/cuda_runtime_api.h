@@ -127,6 +127,7 @@ struct Block {
   Meeting meeting;
   std::vector<Warp> warps;
   std::unique_ptr<unsigned char[]> shared;
+  size_t threads_left = 0;
 };
 
 struct Machine {
@@ -135,6 +136,9 @@ struct Machine {
   void* stack_pointer = nullptr;
   std::function<void()> kernel;
   size_t finished = 0;
+  std::vector<Block> grid;
+  unsigned cluster = 1;                                  // thread blocks of one
+  size_t shared_bytes = 0;                               // of a thread block
   std::vector<std::unique_ptr<unsigned char[]>> stacks;  // kept from launch to launch, as are
   std::vector<void*> memories;
   void* memory = nullptr;      // the host's
@@ -178,13 +182,18 @@ SHIM_UNCHECKED inline void run_fiber() {
   machine.kernel();
   release(&machine.finished);
   ++machine.finished;
+  --machine.running->block->threads_left;
   stop_running();
 }
 
-inline void launch(unsigned blocks, unsigned threads, size_t shared_bytes,
+inline void launch(unsigned blocks, unsigned threads, size_t shared_bytes, unsigned cluster,
                    const std::function<void()>& kernel) {
   if (threads % 32 != 0) fail("a block of whole warps, please");
-  std::vector<Block> grid(blocks);
+  if (blocks % cluster != 0) fail("a grid of whole clusters, please");
+  std::vector<Block>& grid = machine.grid;
+  grid = std::vector<Block>(blocks);
+  machine.cluster = cluster;
+  machine.shared_bytes = shared_bytes - machine.shared_shortage;
   std::vector<Fiber> fibers(size_t{blocks} * threads);
   machine.kernel = kernel;
   machine.finished = 0;
@@ -197,9 +206,9 @@ inline void launch(unsigned blocks, unsigned threads, size_t shared_bytes,
       block.meeting.size = threads;
       block.warps.resize(threads / 32);
       for (Warp& warp : block.warps) warp.meeting.size = 32;
-      const size_t size = shared_bytes - machine.shared_shortage;
-      block.shared.reset(new unsigned char[size]);
-      std::memset(block.shared.get(), 0xff, size);
+      block.threads_left = threads;
+      block.shared.reset(new unsigned char[machine.shared_bytes]);
+      std::memset(block.shared.get(), 0xff, machine.shared_bytes);
     }
     fiber.block = &block;
     fiber.thread = static_cast<unsigned>(i % threads);
@@ -232,6 +241,13 @@ inline void launch(unsigned blocks, unsigned threads, size_t shared_bytes,
   }
   acquire(&machine.finished);
   if (machine.finished != fibers.size()) fail("threads wait for others that never come");
+  grid.clear();
+}
+
+// The thread blocks of the running one's cluster.
+SHIM_UNCHECKED inline Block* cluster() {
+  const unsigned index = machine.running->block->index;
+  return &machine.grid[index - index % machine.cluster];
 }
 
 struct Index {
@@ -337,12 +353,15 @@ inline unsigned __reduce_min_sync(unsigned mask, unsigned value) {
 
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaLaunchAttributeID { cudaLaunchAttributeCooperative };
+enum cudaLaunchAttributeID { cudaLaunchAttributeCooperative, cudaLaunchAttributeClusterDimension };
 typedef struct CUstream_st* cudaStream_t;
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
   struct {
     int cooperative;
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
   } val;
 };
 struct cudaLaunchConfig_t {
@@ -368,10 +387,19 @@ template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
   return cudaSuccess;
 }
+template <typename Kernel>
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, Kernel*, const cudaLaunchConfig_t*) {
+  *clusters = 1;
+  return cudaSuccess;
+}
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
-  shim::launch(config->gridDim.x, config->blockDim.x, config->dynamicSmemBytes,
+  unsigned cluster = 1;
+  for (unsigned i = 0; i < config->numAttrs; ++i)
+    if (config->attrs[i].id == cudaLaunchAttributeClusterDimension)
+      cluster = config->attrs[i].val.clusterDim.x;
+  shim::launch(config->gridDim.x, config->blockDim.x, config->dynamicSmemBytes, cluster,
                [&] { kernel(arguments...); });
   return cudaSuccess;
 }

@@ -1,6 +1,7 @@
 // Runs the selections of csrc/cuda through the shim on the cases of a file: select_main CASES
 // RESULTS [PLANT]. PLANT withholds memory that the kernel needs, which the sanitizer must notice:
-// workspace, shared, keys or indices.
+// workspace, shared, keys or indices. With "plan" instead, nothing runs: it prints for each case
+// how many thread blocks a cluster has.
 #include <cuda_runtime_api.h>
 
 #include <cstdio>
@@ -38,8 +39,12 @@ size_t element_bytes(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
 
 template <typename Objective>
 void run(const zoprune::cuda::SelectArguments& arguments, const Objective& objective,
-         const zoprune::cuda::Device& device, size_t withheld) {
+         const zoprune::cuda::Device& device, size_t withheld, bool only_plan) {
   const auto plan = zoprune::cuda::plan_select<Objective>(arguments, device);
+  if (only_plan) {
+    std::printf("%d\n", plan.cluster);
+    return;
+  }
   const size_t bytes = plan.workspace_bytes - withheld;
   std::unique_ptr<char[]> workspace(new char[bytes]);
   std::memset(workspace.get(), 0xff, bytes);
@@ -65,6 +70,8 @@ int main(int count, char** arguments) {
     device.multiprocessors = static_cast<int>(number());
     device.shared_bytes = static_cast<int>(number());
     device.stored_cosines = number();
+    device.clusters = static_cast<int>(number());
+    device.always_clusters = number() != 0;
     zoprune::cuda::SelectArguments select;
     select.images = number();
     select.tokens = number();
@@ -135,10 +142,10 @@ int main(int count, char** arguments) {
       select.key_dtype = DType::float32;
     }
     const size_t withheld = plant == "workspace" ? 16 : 0;
-    if (objective == 0) run(select, redundancy, device, withheld);
-    if (objective == 1) run(select, suppression, device, withheld);
-    if (objective == 2) run(select, zoprune::cuda::Volume(), device, withheld);
-    if (objective == 3) run(select, zoprune::cuda::Coverage(), device, withheld);
+    if (objective == 0) run(select, redundancy, device, withheld, plant == "plan");
+    if (objective == 1) run(select, suppression, device, withheld, plant == "plan");
+    if (objective == 2) run(select, zoprune::cuda::Volume(), device, withheld, plant == "plan");
+    if (objective == 3) run(select, zoprune::cuda::Coverage(), device, withheld, plant == "plan");
     std::fwrite(picked.get(), sizeof(int64_t), indices, results);
   }
   std::fclose(results);
