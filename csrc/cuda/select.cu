@@ -181,8 +181,12 @@ int resident_clusters() {
   launch.attrs = &attribute;
   launch.numAttrs = 1;
   int clusters = 0;
-  cudaError_t status =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  cudaFuncAttributes attributes;
+  cudaError_t status = cudaFuncGetAttributes(&attributes, kernel);
+  // A GPU that has clusters may have to do with code that was written for one without.
+  if (status == cudaSuccess && attributes.ptxVersion < 90) return 0;
+  if (status == cudaSuccess)
+    status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (status == cudaSuccess) status = cudaOccupancyMaxActiveClusters(&clusters, kernel, &launch);
   if (status == cudaSuccess) return clusters;
   cudaGetLastError();  // no clusters here, or too little shared memory

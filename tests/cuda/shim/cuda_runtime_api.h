@@ -378,7 +378,9 @@ inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaSt
   return cudaSuccess;
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-struct cudaFuncAttributes {};
+struct cudaFuncAttributes {
+  int ptxVersion = 90;
+};
 template <typename Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
   return cudaSuccess;

@@ -44,7 +44,7 @@ inline void send(uint64_t* place, uint64_t word) {
 // Now and then a whole thread block is late to look, so that whoever is ahead may overwrite.
 inline uint64_t receive(const uint64_t* place, uint64_t mask, uint64_t expected) {
   constexpr int kLate = 64, kNever = 1 << 20;  // turns
-  const uint64_t drawn = (expected + shim::machine.running->block->index) * 0x9e3779b97f4a7c15;
+  const uint64_t drawn = (expected + blockIdx.x) * 0x9e3779b97f4a7c15;
   for (int turn = drawn >> 60 == 0 ? -kLate : 0; turn < kNever; ++turn) {
     const uint64_t word = __atomic_load_n(place, __ATOMIC_RELAXED);
     if (turn >= 0 && (word & mask) == expected) return word;
