@@ -54,13 +54,35 @@ def calls(inputs: Inputs) -> dict[str, Callable[[], Any]]:
         found[f"project_and_select, batch {BATCH}"] = lambda: zk.project_and_select(
             batch, w1, b1, w2, b2, k, metric=metric
         )
+    if inputs.shape in (LLAVA, LLAVA_NEXT):
+        for first in ("score", "isolated"):
+            found[f"select, maxmin, first={first}"] = lambda first=first: zk.select(
+                scores, keys, k, method="maxmin", first=first
+            )
     if inputs.shape is LLAVA:
         u = inputs.directions[:FEW]
         found[f"sensitivity, m = {FEW}"] = lambda: zk.sensitivity(x, w1, b1, w2, u, step=STEP)
         found[f"F.linear, {ROWS} rows"] = lambda: F.linear(rows, w2)
         found["fold_metric"] = lambda: zk.fold_metric(w1, w2)
         found["fold_metric, PyTorch"] = lambda: baselines.fold(w1, w2)
+    if inputs.shape is LLAVA and x.dtype == torch.bfloat16:
+        found |= half_calls(inputs)
     return found
+
+
+def half_calls(inputs: Inputs) -> dict[str, Callable[[], Any]]:
+    """The same calls in fp16, compared with the bf16 forward."""
+    x, w1, b1, w2, b2 = (tensor.half() for tensor in (inputs.x, *inputs.layers))
+    k, metric, u = inputs.shape.keep[0], zk.fold_metric(w1, w2), inputs.directions[:FEW]
+    return {
+        "projector, fp16": lambda: baselines.projector(x, w1, b1, w2, b2),
+        "project_and_select, fp16": lambda: zk.project_and_select(
+            x, w1, b1, w2, b2, k, metric=metric
+        ),
+        "expected_sensitivity, fp16": lambda: zk.expected_sensitivity(x, w1, b1, metric),
+        f"sensitivity, m = {FEW}, fp16": lambda: zk.sensitivity(x, w1, b1, w2, u, step=STEP),
+        "fold_metric, fp16": lambda: zk.fold_metric(w1, w2),
+    }
 
 
 def measure(shape: Shape, dtype: str, rounds: int) -> list[dict[str, Any]]:

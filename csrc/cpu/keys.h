@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "cpu/isa.h"
@@ -62,6 +63,17 @@ class Keys {
     }
     if (scale_[token] == 1) return key(token);
     scale_row(type_, key(token), scale_[token], dim_, space);
+    return space;
+  }
+
+  // Bytes from a copied row to the next. Rows that are a multiple of 4 KiB apart drive each other
+  // out of the L1 cache; with one side of the products a line further apart they do not.
+  int64_t copy_bytes() const { return (row_bytes() / 64 + 1) * 64; }
+
+  // The token's key as `row` has it, always a copy in `space` [row_bytes].
+  const void* copy(int64_t token, char* space) {
+    const void* const from = row(token, space);
+    if (from != space) std::memcpy(space, from, row_bytes());
     return space;
   }
 

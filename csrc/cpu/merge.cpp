@@ -13,7 +13,8 @@
 namespace zoprune::ZOPRUNE_ISA {
 namespace {
 
-// The most similar of `candidates` for some tokens: its index among them, and the cosine.
+// The most similar of `candidates` for some tokens: its index among them, and the cosine where it
+// is wanted.
 struct Nearest {
   std::vector<int64_t> index;
   std::vector<float> cosine;
@@ -24,8 +25,9 @@ struct Nearest {
 // exactly, and the result is the one of comparing all. docs/tokens.md has the bound.
 class NearestSearch {
  public:
-  NearestSearch(const MergeImage& image, const std::vector<int64_t>& candidates)
-      : keys_(image.key_layout, image.keys, image.num_tokens),
+  NearestSearch(const MergeImage& image, const std::vector<int64_t>& candidates, bool wants_cosines)
+      : wants_cosines_(wants_cosines),
+        keys_(image.key_layout, image.keys, image.num_tokens),
         dim_(image.key_layout.dim),
         stride_((dim_ + kLine - 1) / kLine * kLine),
         type_(image.key_layout.type),
@@ -65,6 +67,9 @@ class NearestSearch {
   static constexpr float kRounding = 0x1p-7f + 0x1p-16f;
 
   void prepare(ParallelFor parallel_for) {
+    for_each_part(parallel_for, count_, [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; ++c) keys_.measure(candidates_[c]);
+    });
     // Few keys need a scaled copy: its space is allocated where the first one shows up.
     std::unique_ptr<char[]> space(new char[keys_.row_bytes()]);
     for (int64_t c = 0; c < count_; ++c) {
@@ -122,20 +127,41 @@ class NearestSearch {
   // The first of the highest cosine among the candidates that are similar enough.
   void choose(const void* key, float inv_norm, const float* similar, float enough, int64_t& index,
               float& highest) {
+    int32_t similar_enough = 0;
+    for (int64_t c = 0; c < count_; ++c) similar_enough += similar[c] >= enough;
+    if (similar_enough == 1 && !wants_cosines_) {
+      index = std::max_element(similar, similar + count_) - similar;
+      return;
+    }
     highest = -2;
-    for (int64_t c = 0; c < count_; ++c) {
-      if (similar[c] < enough) continue;
-      float value = similar[c];
-      if (kFastBFloat16) {
-        keys_.dots(&exact_[c], 1, &key, 1, &value, 1);
-        value = cosine(value, inv_norm * inv_norm_[c]);
-      }
-      if (!(value > highest)) continue;
+    const auto consider = [&](int64_t c, float value) {
+      if (!(value > highest)) return;
       highest = value;
       index = c;
+    };
+    if (!kFastBFloat16) {
+      for (int64_t c = 0; c < count_; ++c) consider(c, similar[c]);
+      return;
     }
+    int64_t some[kRowBlock], num_some = 0;
+    const auto compare = [&] {
+      const void* rows[kRowBlock];
+      float dots[kRowBlock];
+      for (int64_t i = 0; i < num_some; ++i) rows[i] = exact_[some[i]];
+      keys_.dots(rows, num_some, &key, 1, dots, 1);
+      for (int64_t i = 0; i < num_some; ++i)
+        consider(some[i], cosine(dots[i], inv_norm * inv_norm_[some[i]]));
+      num_some = 0;
+    };
+    for (int64_t c = 0; c < count_; ++c) {
+      if (similar[c] < enough) continue;
+      some[num_some++] = c;
+      if (num_some == kRowBlock) compare();
+    }
+    if (num_some > 0) compare();
   }
 
+  const bool wants_cosines_;
   Keys keys_;
   const int64_t dim_, stride_;  // of a key, of a rounded one
   const KeyType type_;
@@ -149,8 +175,9 @@ class NearestSearch {
 };
 
 Nearest nearest_of(const MergeImage& image, const std::vector<int64_t>& tokens,
-                   const std::vector<int64_t>& candidates, ParallelFor parallel_for) {
-  return NearestSearch(image, candidates).run(tokens, parallel_for);
+                   const std::vector<int64_t>& candidates, bool wants_cosines,
+                   ParallelFor parallel_for) {
+  return NearestSearch(image, candidates, wants_cosines).run(tokens, parallel_for);
 }
 
 // sum += weight * token.
@@ -237,7 +264,7 @@ void merge(MergeRule rule, const MergeImage& image, const int64_t* kept, int64_t
   std::vector<int64_t> dropped;
   for (int64_t i = 0; i < image.num_tokens; ++i)
     if (!stays[i] && (!image.valid || image.valid[i])) dropped.push_back(i);
-  const Nearest nearest = nearest_of(image, dropped, own, parallel_for);
+  const Nearest nearest = nearest_of(image, dropped, own, false, parallel_for);
   gather_all(rule, image, own, dropped, nearest.index, parallel_for);
 }
 
@@ -247,7 +274,7 @@ void merge_bipartite(const MergeImage& image, int64_t count, int64_t* stays,
   for (int64_t i = 0; i < image.num_tokens; ++i) (i % 2 ? odd : even).push_back(i);
   std::vector<int64_t> order(count > 0 ? even.size() : 0);
   Nearest nearest;
-  if (count > 0) nearest = nearest_of(image, even, odd, parallel_for);
+  if (count > 0) nearest = nearest_of(image, even, odd, true, parallel_for);
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
                    [&](int64_t a, int64_t b) { return nearest.cosine[a] > nearest.cosine[b]; });

@@ -3,11 +3,10 @@
 
 #include <algorithm>
 #include <cfloat>
-#include <memory>
-#include <numeric>
 #include <optional>
 #include <vector>
 
+#include "cpu/greedy/isolation.h"
 #include "cpu/greedy/lazy_greedy.h"
 
 namespace zoprune::ZOPRUNE_ISA {
@@ -66,78 +65,6 @@ class Gains {
   const Redundancy& how_;
   Method method_ = Method::topk;
   std::vector<float> weight_, similarity_;  // [tokens]
-};
-
-// The token whose nearest neighbour among all is farthest. Its nearest so far is an upper bound of
-// how isolated a token is: those of the highest bounds are compared with all, which lowers the
-// others' bounds, until the highest belongs to one of them.
-class Isolation {
- public:
-  Isolation(Keys& keys, const std::vector<int64_t>& tokens, ParallelFor parallel_for)
-      : keys_(keys), tokens_(tokens), parallel_for_(parallel_for), nearest_(tokens.size(), -1.0f) {}
-
-  int64_t find_most_isolated() {
-    const int64_t count = tokens_.size();
-    std::vector<int64_t> order(count);
-    std::iota(order.begin(), order.end(), 0);
-    for_each_part(parallel_for_, count, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) keys_.measure(tokens_[i]);
-    });
-    std::vector<bool> compared(count);
-    const auto more_isolated = [&](int64_t a, int64_t b) {
-      return nearest_[a] != nearest_[b] ? nearest_[a] < nearest_[b] : a < b;
-    };
-    for (;;) {
-      const auto best = std::min_element(order.begin(), order.end(), more_isolated);
-      if (compared[*best]) return tokens_[*best];
-      const auto unknown =
-          std::partition(order.begin(), order.end(), [&](int64_t i) { return !compared[i]; });
-      const int64_t rows = std::min<int64_t>(kRowBlock, unknown - order.begin());
-      std::partial_sort(order.begin(), order.begin() + rows, unknown, more_isolated);
-      find_nearest({order.begin(), order.begin() + rows});
-      for (int64_t i = 0; i < rows; ++i) compared[order[i]] = true;
-    }
-  }
-
- private:
-  // Compares tokens_[chosen], a block of rows, with all tokens.
-  void find_nearest(const std::vector<int64_t>& chosen) {
-    const int64_t count = tokens_.size(), num_rows = chosen.size();
-    const int64_t num_blocks = (count + kRowBlock - 1) / kRowBlock;
-    const std::unique_ptr<char[]> row_space(new char[num_rows * keys_.row_bytes()]);
-    const void* rows[kRowBlock];
-    for (int64_t r = 0; r < num_rows; ++r)
-      rows[r] = keys_.row(tokens_[chosen[r]], row_space.get() + r * keys_.row_bytes());
-    std::vector<float> nearest_in(num_blocks * num_rows, -1.0f);  // of each block of columns
-    for_each_part(parallel_for_, num_blocks, [&](int64_t begin, int64_t end) {
-      const std::unique_ptr<char[]> space(new char[kRowBlock * keys_.row_bytes()]);
-      const void* cols[kRowBlock];
-      float dots[kRowBlock * kRowBlock];
-      for (int64_t block = begin; block < end; ++block) {
-        const int64_t first = block * kRowBlock, num_cols = std::min(kRowBlock, count - first);
-        for (int64_t c = 0; c < num_cols; ++c)
-          cols[c] = keys_.row(tokens_[first + c], space.get() + c * keys_.row_bytes());
-        keys_.dots(rows, num_rows, cols, num_cols, dots, kRowBlock);
-        for (int64_t r = 0; r < num_rows; ++r)
-          for (int64_t c = 0; c < num_cols; ++c) {
-            if (chosen[r] == first + c) continue;
-            const float value =
-                cosine(dots[r * kRowBlock + c],
-                       keys_.inv_norm(tokens_[chosen[r]]) * keys_.inv_norm(tokens_[first + c]));
-            float& row_nearest = nearest_in[block * num_rows + r];
-            row_nearest = std::max(row_nearest, value);
-            nearest_[first + c] = std::max(nearest_[first + c], value);
-          }
-      }
-    });
-    for (size_t i = 0; i < nearest_in.size(); ++i)
-      nearest_[chosen[i % num_rows]] = std::max(nearest_[chosen[i % num_rows]], nearest_in[i]);
-  }
-
-  Keys& keys_;
-  const std::vector<int64_t>& tokens_;
-  const ParallelFor parallel_for_;
-  std::vector<float> nearest_;  // [tokens], largest cosine to another one so far
 };
 
 }  // namespace

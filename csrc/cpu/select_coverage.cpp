@@ -186,33 +186,48 @@ class Coverage {
     std::atomic<int64_t> next{0};
     for_each_part(parallel_for_, blocks, [&](int64_t, int64_t) {
       std::vector<double> added(tokens);
+      const std::unique_ptr<char[]> space(new char[kTile * keys_.copy_bytes()]);
       // Rows of the triangle of tiles, the longest first, to whichever thread is free.
-      for (int64_t row; (row = next++) < blocks;)
+      for (int64_t row; (row = next++) < blocks;) {
+        const void* rows[kTile];
+        for (int64_t r = 0; r < std::min(kTile, tokens - row * kTile); ++r)
+          rows[r] = keys_.copy(row * kTile + r, space.get() + r * keys_.copy_bytes());
         for (int64_t col = row; col < blocks; ++col)
-          add_tile(row * kTile, col * kTile, added.data());
+          add_tile(row * kTile, rows, col * kTile, added.data());
+      }
       const std::lock_guard<std::mutex> lock(mutex);
       for (int64_t i = 0; i < tokens; ++i) added_[i] += added[i];
     });
     std::fill(counted_.begin(), counted_.end(), num_picks());
   }
 
-  void add_tile(int64_t row, int64_t col, double* added) {
-    int64_t rows[kTile], cols[kTile];
-    std::iota(rows, rows + kTile, row);
-    std::iota(cols, cols + kTile, col);
+  // The tile at (row, col), of which `rows` are the keys.
+  void add_tile(int64_t row, const void* const* rows, int64_t col, double* added) {
+    int64_t row_tokens[kTile], col_tokens[kTile];
+    std::iota(row_tokens, row_tokens + kTile, row);
+    std::iota(col_tokens, col_tokens + kTile, col);
     const int64_t num_rows = std::min(kTile, image_.tokens - row);
     const int64_t num_cols = std::min(kTile, image_.tokens - col);
     float space[2][kTile * kTile];
     const int64_t stride = stored_ ? image_.tokens : kTile;
     float* const tile = stored_ ? stored(row) + col : space[0];
     float* const mirrored = stored_ ? stored(col) + row : space[1];
-    cosines(rows, num_rows, cols, num_cols, tile, stride);
+    for_each_block(col_tokens, num_cols, [&](int64_t c, int64_t width, const void* const* right) {
+      // On the diagonal, what is below it is above it too.
+      for (int64_t r = 0; r < (row == col ? c + width : num_rows); r += kRowBlock)
+        block_of_cosines(row_tokens + r, rows + r, std::min(kRowBlock, num_rows - r),
+                         col_tokens + c, right, width, tile + r * stride + c, stride);
+    });
+    if (row == col) {
+      for (int64_t r = 0; r < num_rows; ++r)
+        for (int64_t c = 0; c < r; ++c) tile[r * stride + c] = tile[c * stride + r];
+    } else {
+      for (int64_t r = 0; r < num_rows; ++r)
+        for (int64_t c = 0; c < num_cols; ++c) mirrored[c * stride + r] = tile[r * stride + c];
+      for (int64_t c = 0; c < num_cols; ++c)
+        added[col + c] += sum(mirrored + c * stride, row, num_rows);
+    }
     for (int64_t r = 0; r < num_rows; ++r) added[row + r] += sum(tile + r * stride, col, num_cols);
-    if (row == col) return;
-    for (int64_t r = 0; r < num_rows; ++r)
-      for (int64_t c = 0; c < num_cols; ++c) mirrored[c * stride + r] = tile[r * stride + c];
-    for (int64_t c = 0; c < num_cols; ++c)
-      added[col + c] += sum(mirrored + c * stride, row, num_rows);
   }
 
   // Brings what some tokens add up to date.
@@ -284,28 +299,35 @@ class Coverage {
   // out[r * stride + c]: cosines of two lists of tokens.
   void cosines(const int64_t* rows, int64_t num_rows, const int64_t* cols, int64_t num_cols,
                float* out, int64_t stride) {
-    const std::unique_ptr<char[]> space(new char[2 * kRowBlock * keys_.row_bytes()]);
-    char* const col_space = space.get() + kRowBlock * keys_.row_bytes();
-    const void *left[kRowBlock], *right[kRowBlock];
-    for (int64_t c = 0; c < num_cols; c += kRowBlock) {
-      const int64_t width = std::min(kRowBlock, num_cols - c);
-      fetch(cols + c, width, col_space, right);
-      for (int64_t r = 0; r < num_rows; r += kRowBlock) {
-        const int64_t height = std::min(kRowBlock, num_rows - r);
-        fetch(rows + r, height, space.get(), left);
-        float* const block = out + r * stride + c;
-        keys_.dots(left, height, right, width, block, stride);
-        for (int64_t i = 0; i < height; ++i)
-          for (int64_t j = 0; j < width; ++j)
-            block[i * stride + j] = cosine(
-                block[i * stride + j], keys_.inv_norm(rows[r + i]) * keys_.inv_norm(cols[c + j]));
-      }
+    for_each_block(cols, num_cols, [&](int64_t c, int64_t width, const void* const* right) {
+      for_each_block(rows, num_rows, [&](int64_t r, int64_t height, const void* const* left) {
+        block_of_cosines(rows + r, left, height, cols + c, right, width, out + r * stride + c,
+                         stride);
+      });
+    });
+  }
+
+  // f(first, count, keys) for each block of tokens.
+  template <typename F>
+  void for_each_block(const int64_t* tokens, int64_t count, const F& f) {
+    const std::unique_ptr<char[]> space(new char[kRowBlock * keys_.row_bytes()]);
+    const void* rows[kRowBlock];
+    for (int64_t first = 0; first < count; first += kRowBlock) {
+      const int64_t some = std::min(kRowBlock, count - first);
+      for (int64_t i = 0; i < some; ++i)
+        rows[i] = keys_.row(tokens[first + i], space.get() + i * keys_.row_bytes());
+      f(first, some, rows);
     }
   }
 
-  void fetch(const int64_t* tokens, int64_t count, char* space, const void** rows) {
-    for (int64_t i = 0; i < count; ++i)
-      rows[i] = keys_.row(tokens[i], space + i * keys_.row_bytes());
+  void block_of_cosines(const int64_t* rows, const void* const* left, int64_t height,
+                        const int64_t* cols, const void* const* right, int64_t width, float* out,
+                        int64_t stride) {
+    keys_.dots(left, height, right, width, out, stride);
+    for (int64_t i = 0; i < height; ++i)
+      for (int64_t j = 0; j < width; ++j)
+        out[i * stride + j] =
+            cosine(out[i * stride + j], keys_.inv_norm(rows[i]) * keys_.inv_norm(cols[j]));
   }
 
   // Shares tasks of some pairs of tokens among the threads, where that is worth their time.

@@ -1,5 +1,6 @@
 """The CPU selection against a float64 replay of every pick, and its promises to callers."""
 
+import itertools
 import subprocess
 import sys
 
@@ -277,6 +278,7 @@ def check_this_instruction_set() -> None:
 
 
 MEASURE_MEMORY = """
+import itertools
 import resource
 import torch
 from zoprune_kernels import select
@@ -299,13 +301,13 @@ def test_memory_of_a_hundred_thousand_tokens():
 
 
 def test_most_isolated_token_comes_first_and_lowest():
-    """Keys of +-1 in 16 dimensions: their cosines are exact, and many tie."""
-    for tokens in (1, 2, 23, 25, 63, 200):
-        for _ in range(10):
-            keys = torch.randint(0, 2, (tokens, 16)).mul(2).sub(1).float()
+    """Keys of +-1: their cosines are exact. Many tie in 16 dimensions, few in 256."""
+    for tokens, dim in itertools.product((1, 2, 23, 25, 63, 200, 577), (16, 256)):
+        for _ in range(5):
+            keys = torch.randint(0, 2, (tokens, dim)).mul(2).sub(1).float()
             valid = torch.rand(tokens) < 0.9
             valid[torch.randint(tokens, ())] = True
-            cosine = (keys @ keys.T / 16).fill_diagonal_(-1)[:, valid]
+            cosine = (keys @ keys.T / dim).fill_diagonal_(-1)[:, valid]
             nearest = cosine.amax(1).masked_fill(~valid, 2)
             pick = select(torch.ones(tokens), keys, 1, None, valid, first="isolated")
             assert int(pick) == int((nearest == nearest.min()).int().argmax())
