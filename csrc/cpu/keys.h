@@ -51,6 +51,9 @@ class Keys {
 
   int64_t row_bytes() const { return dim_ * key_bytes(row_type()); }
   float inv_norm(int64_t token) const { return inv_norm_[token]; }
+  void inv_norms(const int64_t* tokens, int64_t count, float* out) const {
+    for (int64_t i = 0; i < count; ++i) out[i] = inv_norm_[tokens[i]];
+  }
 
   // The token's key in place, or a copy in `space` [row_bytes]: centred where keys are, and scaled
   // by a power of two where its norm is not fit for fp32. Measures the norm at the first call.
@@ -118,6 +121,15 @@ class Keys {
 // Rounding may leave [-1, 1]; a zero key has cosine 0 with everything, whatever the dot product.
 inline float cosine(float dot, float inv_norms) {
   return inv_norms == 0 ? 0.0f : std::min(std::max(dot * inv_norms, -1.0f), 1.0f);
+}
+
+// Dot products of rows and columns with these inverse norms become cosines, in place.
+inline void to_cosines(const float* __restrict row_inv_norms, int64_t num_rows,
+                       const float* __restrict col_inv_norms, int64_t num_cols,
+                       float* __restrict dots, int64_t stride) {
+  for (int64_t r = 0; r < num_rows; ++r)
+    for (int64_t c = 0; c < num_cols; ++c)
+      dots[r * stride + c] = cosine(dots[r * stride + c], row_inv_norms[r] * col_inv_norms[c]);
 }
 
 }  // namespace

@@ -323,11 +323,11 @@ class Coverage {
   void block_of_cosines(const int64_t* rows, const void* const* left, int64_t height,
                         const int64_t* cols, const void* const* right, int64_t width, float* out,
                         int64_t stride) {
+    float row_inv_norms[kRowBlock], col_inv_norms[kRowBlock];
+    keys_.inv_norms(rows, height, row_inv_norms);
+    keys_.inv_norms(cols, width, col_inv_norms);
     keys_.dots(left, height, right, width, out, stride);
-    for (int64_t i = 0; i < height; ++i)
-      for (int64_t j = 0; j < width; ++j)
-        out[i * stride + j] =
-            cosine(out[i * stride + j], keys_.inv_norm(rows[i]) * keys_.inv_norm(cols[j]));
+    to_cosines(row_inv_norms, height, col_inv_norms, width, out, stride);
   }
 
   // Shares tasks of some pairs of tokens among the threads, where that is worth their time.

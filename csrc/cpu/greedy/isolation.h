@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <vector>
 
@@ -95,34 +96,58 @@ class Isolation {
     const void* rows[kRowBlock];
     for (int64_t r = 0; r < num_rows; ++r)
       rows[r] = keys_.copy(tokens_[chosen[r]], row_space.get() + r * keys_.copy_bytes());
-    std::vector<float> nearest_in(num_blocks * num_rows, -1.0f);  // of each block of others
-    std::vector<float> nearest_of(num_others, -1.0f);
+    float row_inv_norms[kRowBlock], own_nearest[kRowBlock];
+    std::fill_n(own_nearest, kRowBlock, -1.0f);
+    std::vector<int64_t> row_of(count(), -1);
+    for (int64_t r = 0; r < num_rows; ++r) {
+      row_inv_norms[r] = keys_.inv_norm(tokens_[chosen[r]]);
+      row_of[chosen[r]] = r;
+    }
+    std::mutex mutex;
     for_each_part(parallel_for_, num_blocks, [&](int64_t begin, int64_t end) {
       const std::unique_ptr<char[]> space(new char[kRowBlock * keys_.row_bytes()]);
-      const void* cols[kRowBlock];
-      float dots[kRowBlock * kRowBlock];
+      // The largest cosines of each row, one for every column of a block: loops without branches.
+      float nearest_in[kRowBlock][kRowBlock];
+      std::fill_n(&nearest_in[0][0], kRowBlock * kRowBlock, -1.0f);
       for (int64_t block = begin; block < end; ++block) {
-        const int64_t first = block * kRowBlock, num_cols = std::min(kRowBlock, num_others - first);
-        for (int64_t c = 0; c < num_cols; ++c)
-          cols[c] = keys_.row(tokens_[others[first + c]], space.get() + c * keys_.row_bytes());
-        keys_.dots(rows, num_rows, cols, num_cols, dots, kRowBlock);
-        for (int64_t r = 0; r < num_rows; ++r)
-          for (int64_t c = 0; c < num_cols; ++c) {
-            if (chosen[r] == others[first + c]) continue;
-            const float value =
-                cosine(dots[r * kRowBlock + c], keys_.inv_norm(tokens_[chosen[r]]) *
-                                                    keys_.inv_norm(tokens_[others[first + c]]));
-            float& row_nearest = nearest_in[block * num_rows + r];
-            row_nearest = std::max(row_nearest, value);
-            nearest_of[first + c] = std::max(nearest_of[first + c], value);
-          }
+        const int64_t* const cols = &others[block * kRowBlock];
+        compare_block(rows, row_inv_norms, num_rows, row_of, cols,
+                      std::min(kRowBlock, num_others - block * kRowBlock), space.get(), nearest_in);
       }
+      const std::lock_guard<std::mutex> lock(mutex);
+      for (int64_t r = 0; r < num_rows; ++r)
+        raise(own_nearest[r], *std::max_element(nearest_in[r], nearest_in[r] + kRowBlock));
     });
-    for (int64_t i = 0; i < num_others; ++i) raise(others[i], nearest_of[i]);
-    for (size_t i = 0; i < nearest_in.size(); ++i) raise(chosen[i % num_rows], nearest_in[i]);
+    for (int64_t r = 0; r < num_rows; ++r) raise(nearest_[chosen[r]], own_nearest[r]);
   }
 
-  void raise(int64_t token, float cosine) { nearest_[token] = std::max(nearest_[token], cosine); }
+  // Raises the nearest of `cols`, and `nearest_in` for the rows.
+  void compare_block(const void* const* rows, const float* row_inv_norms, int64_t num_rows,
+                     const std::vector<int64_t>& row_of, const int64_t* cols, int64_t num_cols,
+                     char* space, float (*nearest_in)[kRowBlock]) {
+    const void* col_rows[kRowBlock];
+    float col_inv_norms[kRowBlock] = {}, cosines[kRowBlock * kRowBlock], nearest[kRowBlock];
+    for (int64_t c = 0; c < num_cols; ++c) {
+      const int64_t token = tokens_[cols[c]];
+      col_rows[c] = keys_.row(token, space + c * keys_.row_bytes());
+      col_inv_norms[c] = keys_.inv_norm(token);
+    }
+    std::fill_n(cosines, kRowBlock * kRowBlock, -1.0f);
+    keys_.dots(rows, num_rows, col_rows, num_cols, cosines, kRowBlock);
+    to_cosines(row_inv_norms, num_rows, col_inv_norms, num_cols, cosines, kRowBlock);
+    for (int64_t c = 0; c < num_cols; ++c)
+      if (row_of[cols[c]] >= 0) cosines[row_of[cols[c]] * kRowBlock + c] = -1;
+    std::fill_n(nearest, kRowBlock, -1.0f);
+    for (int64_t r = 0; r < num_rows; ++r)
+      for (int64_t c = 0; c < kRowBlock; ++c) {
+        const float value = cosines[r * kRowBlock + c];
+        nearest_in[r][c] = std::max(nearest_in[r][c], value);
+        nearest[c] = std::max(nearest[c], value);
+      }
+    for (int64_t c = 0; c < num_cols; ++c) raise(nearest_[cols[c]], nearest[c]);
+  }
+
+  static void raise(float& nearest, float cosine) { nearest = std::max(nearest, cosine); }
 
   Keys& keys_;
   const std::vector<int64_t>& tokens_;

@@ -210,12 +210,11 @@ class LazyGreedy {
     for (int64_t p = seen[0]; p < num_picks; p += kRowBlock) {
       const int64_t cols = std::min(kRowBlock, num_picks - p);
       if (keys_) {
+        float row_inv_norms[kRowBlock], col_inv_norms[kRowBlock];
+        keys_->inv_norms(tokens, count, row_inv_norms);
+        keys_->inv_norms(&picks_[p], cols, col_inv_norms);
         keys_->dots(rows, count, pick_rows_.data() + p, cols, cosines, kRowBlock);
-        for (int64_t i = 0; i < count; ++i)
-          for (int64_t c = 0; c < cols; ++c)
-            cosines[i * kRowBlock + c] =
-                cosine(cosines[i * kRowBlock + c],
-                       keys_->inv_norm(tokens[i]) * keys_->inv_norm(picks_[p + c]));
+        to_cosines(row_inv_norms, count, col_inv_norms, cols, cosines, kRowBlock);
       }
       objective_.lower({tokens, seen, count, p, cols, cosines, kRowBlock});
     }
@@ -243,12 +242,10 @@ class LazyGreedy {
         const int64_t num_cols = std::min(kRowBlock, count - col);
         float* const out = &cosines_[row * count + col];
         keys_->dots(&rows[row], num_rows, &rows[col], num_cols, out, count);
+        to_cosines(&inv_norm[row], num_rows, &inv_norm[col], num_cols, out, count);
         for (int64_t r = row; r < row + num_rows; ++r)
-          for (int64_t c = std::max(r, col); c < col + num_cols; ++c) {
-            float& value = cosines_[r * count + c];
-            value = cosine(value, inv_norm[r] * inv_norm[c]);
-            cosines_[c * count + r] = value;
-          }
+          for (int64_t c = std::max(r + 1, col); c < col + num_cols; ++c)
+            cosines_[c * count + r] = cosines_[r * count + c];
       }
     });
   }
