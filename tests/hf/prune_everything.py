@@ -1,0 +1,69 @@
+"""pytest plug-in: prunes every supported model that another test suite builds, keeping all tokens.
+
+    PYTHONPATH=THIS_FOLDER ZOPRUNE_KEEP=1.0 python -m pytest -p prune_everything \
+        tests/models/llava/test_modeling_llava.py
+
+from a checkout of transformers' sources. Without ZOPRUNE_KEEP it does nothing, so that the same
+command shows what fails unpruned. Models on "meta", and those that ``from_pretrained`` has not
+filled yet, are left alone.
+"""
+
+import functools
+import os
+import threading
+import weakref
+
+_loading = threading.local()
+_pruned = weakref.WeakSet()
+
+
+def patch(cls, keep):
+    """Prune what a class makes; returns what undoes it."""
+    init, load = cls.__init__, cls.__dict__.get("from_pretrained")
+    inherited = cls.from_pretrained.__func__
+
+    @functools.wraps(init)
+    def __init__(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        if type(self).__name__ == cls.__name__:
+            _prune(self, keep)
+
+    @functools.wraps(inherited)
+    def from_pretrained(c, *args, **kwargs):
+        _loading.depth = getattr(_loading, "depth", 0) + 1
+        try:
+            output = inherited(c, *args, **kwargs)
+        finally:
+            _loading.depth -= 1
+        _prune(output[0] if isinstance(output, tuple) else output, keep)
+        return output
+
+    def undo():
+        cls.__init__ = init
+        if load is None:
+            del cls.from_pretrained
+        else:
+            cls.from_pretrained = load
+
+    cls.__init__, cls.from_pretrained = __init__, classmethod(from_pretrained)
+    return undo
+
+
+def _prune(model, keep):
+    import zoprune
+
+    loading = getattr(_loading, "depth", 0)
+    if not loading and model not in _pruned and not any(p.is_meta for p in model.parameters()):
+        zoprune.prune(model, keep)
+        _pruned.add(model)
+
+
+def pytest_configure(config):
+    keep = os.environ.get("ZOPRUNE_KEEP")
+    if keep is None:
+        return
+    import transformers
+    from zoprune.hf.families import SUPPORTED
+
+    for cls in filter(None, (getattr(transformers, name, None) for name in SUPPORTED)):
+        patch(cls, float(keep) if "." in keep else int(keep))
