@@ -74,11 +74,11 @@ CudaCall::CudaCall(const std::string& op, const GreedyTensors& tensors, const Le
     status = cudaDeviceGetAttribute(&device_.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                                     number_);
   if (status != cudaSuccess) check(cudaGetErrorString(status));
-  // To compare with rounds, which is what 0 asks for; read anew for each call.
+  // In rounds until clusters have been seen on a GPU; read anew for each call.
   const char* const wish = std::getenv("ZOPRUNE_CUDA_CLUSTERS");
-  const std::string wished = wish == nullptr ? "" : wish;
-  if (!wished.empty() && wished != "0" && wished != "1")
-    check(concat("ZOPRUNE_CUDA_CLUSTERS: expected 0, 1 or nothing, got '", wished, "'"));
+  const std::string wished = wish == nullptr ? "0" : wish;
+  if (wished != "0" && wished != "1" && wished != "auto")
+    check(concat("ZOPRUNE_CUDA_CLUSTERS: expected 0, 1 or auto, got '", wished, "'"));
   if (wished != "0") device_.clusters = clusters_on(number_);
   device_.always_clusters = wished == "1";
 
