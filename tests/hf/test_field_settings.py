@@ -16,7 +16,7 @@ from zoprune.hf.families import SUPPORTED  # noqa: E402
 from zoprune.hf.families.refused import REASONS  # noqa: E402
 
 from tests.hf.field import BY_NAME, hand_logits, hooks_of  # noqa: E402
-from tests.hf.models import NEWEST, make, prompt  # noqa: E402
+from tests.hf.models import CASES, NEWEST, make, prompt  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,6 +71,17 @@ def test_a_class_of_another_engine_with_the_same_name():
     with pytest.raises(TypeError, match=r"lacks .*model\.multi_modal_projector"):
         zoprune.prune(other, 4)
     assert vars(other) == before and not other.multi_modal_projector._forward_hooks
+
+
+@pytest.mark.skipif(not NEWEST, reason="tested from transformers 5.24 on")
+def test_a_model_without_a_vision_tower_is_refused():
+    (case,) = [c for c in CASES if c.name == "gemma4"]
+    config = make(case).config
+    config.vision_config = None
+    model = transformers.Gemma4ForConditionalGeneration(config)
+    with pytest.raises(TypeError, match=r"that reads images, got a Gemma4.* lacks model.embed_vis"):
+        zoprune.prune(model, 4)
+    assert "_zoprune" not in vars(model)
 
 
 @pytest.mark.parametrize("name", sorted(REASONS))

@@ -97,6 +97,11 @@ def _check_layout(model: nn.Module, family: Family) -> None:
             missing.append(path)
     if missing:
         cls = type(model)
+        if compat.is_pretrained(model):  # Gemma 4 may be made for sound alone
+            raise TypeError(
+                f"zoprune: model: expected one that reads images, got a {cls.__name__} that lacks "
+                f"{' and '.join(missing)}"
+            )
         raise TypeError(
             f"zoprune: model: expected transformers' {cls.__name__}, got {cls.__module__}."
             f"{cls.__name__}, which lacks {' and '.join(missing)}"
