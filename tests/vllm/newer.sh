@@ -11,6 +11,7 @@ packages=$("$environment/bin/python" -c "import sysconfig; print(sysconfig.get_p
 "$environment/bin/python" -m zipfile -e "$newer"/vllm-*.whl "$newer"
 rm -rf "$newer"/*.whl "$newer"/*.dist-info
 find "$newer" -name '*.so' -delete
+"$environment/bin/python" -m pip install -q --no-deps --target "$newer" orjson  # that 0.33 also needs
 (cd "$packages" && find vllm -name '*.so' | tar cf - -T -) | tar xf - -C "$newer"
 mkdir "$newer/vllm-$version+cpu.dist-info"
 printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$version" \
