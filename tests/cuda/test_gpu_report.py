@@ -34,7 +34,7 @@ def python(code: str, limit: float = 20, **options) -> Part:
 
 PARTS = {
     "breaks": python("raise SystemExit('broken')"),
-    "hangs": python("import time; print('started', flush=True); time.sleep(60)", limit=2),
+    "hangs": Part(["sh", "-c", "echo started; exec sleep 600"], 2),
     "missing": Part(["no-such-program"], 5),
     "measures, then breaks": python(WRITES + "raise SystemExit(3)"),
     "works": python(WRITES),

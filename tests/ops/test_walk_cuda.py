@@ -46,6 +46,7 @@ struct Greedy<Apart> {
     bool blocked;
   };
   static constexpr bool kGainsRiseOnce = false;
+  static constexpr bool kInClusters = false;
 
   Apart how;
   Pair* pairs = nullptr;
