@@ -20,46 +20,6 @@ REFERENCE = ROOT / "docs/operators.md"
 STUB = ROOT / "zoprune_kernels/operators/__init__.pyi"
 COMPATIBILITY = ROOT / "docs/compatibility.md"
 BEGIN, END = "<!-- models:begin -->", "<!-- models:end -->"
-# The first transformers that has a class or that it is tested with, where that is not the oldest.
-SINCE = (
-    dict.fromkeys(
-        (
-            "Glm46VForConditionalGeneration",
-            "GlmOcrForConditionalGeneration",
-            "Kimi_K25ForConditionalGeneration",
-            "LightOnOcrForConditionalGeneration",
-            "QianfanOCRForConditionalGeneration",
-            "Qwen3_5ForConditionalGeneration",
-            "Qwen3_5MoeForConditionalGeneration",
-        ),
-        "5",
-    )
-    | dict.fromkeys(
-        (
-            "CohereCompassForConditionalGeneration",
-            "Cosmos3EdgeForConditionalGeneration",
-            "Cosmos3OmniForConditionalGeneration",
-            "Exaone4_5_ForConditionalGeneration",
-            "FastVlmForConditionalGeneration",
-            "GotOcr2ForConditionalGeneration",
-            "HyperCLOVAXVisionV2ForConditionalGeneration",
-            "JanusForConditionalGeneration",
-            "LlavaNextVideoForConditionalGeneration",
-            "MiniCPMOcrForConditionalGeneration",
-            "MiniCPMV4_6ForConditionalGeneration",
-            "MiniMaxM3SparseForConditionalGeneration",
-            "PaddleOCRVLForConditionalGeneration",
-            "PerceptionLMForConditionalGeneration",
-            "VideoLlama3ForConditionalGeneration",
-        ),
-        "5.24",
-    )
-    | {
-        "Gemma4ForConditionalGeneration": "5.18",
-        "Lfm3VlForConditionalGeneration": "5.24",
-        "MistralLarge4ForConditionalGeneration": "5.24",
-    }
-)
 HEAD = """# Operators
 
 Written by `python docs/generate.py` from the docstrings in `zoprune_kernels/operators/`. Each
@@ -168,6 +128,7 @@ def table(lines: list[str]) -> str:
 def models(document: str) -> str:
     """docs/compatibility.md with the table of what every architecture can."""
     from zoprune.hf.families import FAMILIES
+    from zoprune.hf.families.versions import OLDEST, SINCE
 
     plugin = (ROOT / "python/zoprune/vllm/plugin.py").read_text()
     served = set(re.findall(r'^ +"(\w+)": f"\{_HERE\}', plugin, re.M))
@@ -179,7 +140,7 @@ def models(document: str) -> str:
         for name in family.models:
             per = ", ".join(["image", "call", *filter(None, [family.groups])])
             positions = "original" if family.mrope else "compact, original"
-            cells = [f"`{name}`", SINCE.get(name, "4.57"), per]
+            cells = [f"`{name}`", SINCE.get(name, OLDEST), per]
             cells += ["yes" if "video" in family.inputs else "no", positions]
             lines.append(f"| {' | '.join([*cells, 'yes' if name in served else 'no'])} |")
     head, rest = document.split(BEGIN)

@@ -1,5 +1,6 @@
 """Situations from the field: what prune is asked for and leaves behind (rows 7, 21, 22, 29a)."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ transformers = pytest.importorskip(
 import numpy as np  # noqa: E402
 import zoprune  # noqa: E402
 from torch import nn  # noqa: E402
+from zoprune.hf import compat  # noqa: E402
 from zoprune.hf.families import SUPPORTED  # noqa: E402
 from zoprune.hf.families.refused import REASONS  # noqa: E402
+from zoprune.hf.families.versions import OLDEST, SINCE  # noqa: E402
 
 from tests.hf.field import BY_NAME, hand_logits, hooks_of  # noqa: E402
 from tests.hf.models import CASES, NEWEST, make, prompt  # noqa: E402
@@ -91,6 +94,19 @@ def test_known_models_that_cannot_be_pruned_are_refused_with_the_reason(name):
     with pytest.raises(TypeError, match=f"got {name}, which is none of them: {REASONS[name]}"):
         zoprune.prune(other, 4)
     assert not hasattr(other, "_zoprune")
+
+
+@pytest.mark.parametrize("name", ["llava", "glm4v", "llava_next_video"])
+def test_an_older_transformers_is_refused_by_name(name, monkeypatch):
+    """Its forward may be another one; nothing is changed."""
+    model = make(next(case for case in CASES if case.name == name))
+    oldest = SINCE.get(type(model).__name__, OLDEST)
+    monkeypatch.setattr(compat, "VERSION", (4, 56))
+    wanted = f"model: expected transformers >= {oldest} for a {type(model).__name__}, got 4.56"
+    with pytest.raises(TypeError, match=re.escape(wanted)):
+        zoprune.prune(model, 4)
+    monkeypatch.undo()
+    zoprune.prune(model, 4)
 
 
 @pytest.mark.skipif(not NEWEST, reason="the table is of transformers 5.24")

@@ -30,6 +30,7 @@ from .perception_lm import PerceptionLM
 from .qwen2_vl import Cosmos3Edge, Exaone45, Qwen2VL, Qwen25VL, Qwen35
 from .qwen3_vl import Qwen3VL
 from .refused import REASONS
+from .versions import OLDEST, SINCE, since
 from .video_llama3 import VideoLlama3
 
 FAMILIES: tuple[Family, ...] = (
@@ -74,7 +75,9 @@ def family_of(model: nn.Module) -> Family:
     """The adapter of a model; TypeError for an architecture without one, or another layout."""
     names = [cls.__name__ for cls in type(model).__mro__]
     for family in FAMILIES:
-        if any(name in names for name in family.models):
+        found = next((name for name in names if name in family.models), None)
+        if found is not None:
+            _check_version(found)
             _check_layout(model, family)
             return family
     known = next((name for name in names if name in REASONS), None)
@@ -85,6 +88,14 @@ def family_of(model: nn.Module) -> Family:
         "For any other model, wrap its projector: zoprune.PrunedProjector(projector, keep) returns "
         "the pruned tokens and their indices (see docs/models.md)"
     )
+
+
+def _check_version(name: str) -> None:
+    if since(name) > compat.VERSION:
+        raise TypeError(
+            f"zoprune: model: expected transformers >= {SINCE.get(name, OLDEST)} for a {name}, got "
+            f"{'.'.join(map(str, compat.VERSION))}"
+        )
 
 
 def _check_layout(model: nn.Module, family: Family) -> None:

@@ -1,5 +1,6 @@
 """LLaVA-NeXT: an image is a base view and a grid of crops, stitched with newline tokens."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,3 +90,13 @@ def _stitched(config: Any, crops: Tensor, size: Tensor, newlines: Tensor) -> lis
         [(crop * side - left) * horizontal for crop in range(1, across)],
     )
     return [View(seen, tokens, seams)]
+
+
+def views_of_frames(videos: Sequence[Tensor], newlines: Sequence[Tensor]) -> list[list[View]]:
+    """Of videos [frames, 3, H, W] in square grids of tokens; a newline may follow the last one."""
+    result = []
+    for frames, tokens in zip(videos, newlines, strict=True):
+        side = math.isqrt(len(tokens) // len(frames))
+        grids = torch.arange(len(frames) * side * side).view(len(frames), side, side)
+        result.append([View(*view) for view in zip(frames, grids, strict=True)])
+    return result

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .base import View, VisualTokens
-from .llava_next import LlavaNext
+from .llava_next import LlavaNext, views_of_frames
 
 
 class LlavaNextVideo(LlavaNext):
@@ -36,9 +36,4 @@ class LlavaNextVideo(LlavaNext):
     ) -> list[list[View]]:
         if modality == "image":
             return super().views(config, inputs, modality, newlines)
-        result = []
-        for frames, tokens in zip(inputs["pixel_values_videos"], newlines, strict=True):
-            side = math.isqrt(len(tokens) // len(frames))
-            grids = torch.arange(len(tokens)).view(len(frames), side, side)
-            result.append([View(*view) for view in zip(frames, grids, strict=True)])
-        return result
+        return views_of_frames(inputs["pixel_values_videos"], newlines)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .base import View, VisualTokens
-from .llava_next import LlavaNext
+from .llava_next import LlavaNext, views_of_frames
 
 
 class LlavaOnevision(LlavaNext):
@@ -65,9 +65,4 @@ class LlavaOnevision(LlavaNext):
     ) -> list[list[View]]:
         if modality == "image":
             return super().views(config, inputs, modality, newlines)
-        result = []
-        for frames, tokens in zip(inputs["pixel_values_videos"], newlines, strict=True):
-            side = math.isqrt(len(tokens) // len(frames))
-            grids = torch.arange(len(tokens) - 1).view(len(frames), side, side)
-            result.append([View(*view) for view in zip(frames, grids, strict=True)])
-        return result
+        return views_of_frames(inputs["pixel_values_videos"], newlines)

@@ -1,0 +1,41 @@
+"""The oldest transformers that a class is tested with; older ones are refused by name."""
+
+OLDEST = "4.57"
+SINCE = {
+    # Another forward in transformers 4, or not there at all.
+    "AyaVisionForConditionalGeneration": "5",
+    "Cohere2VisionForConditionalGeneration": "5",
+    "CohereCompassForConditionalGeneration": "5",
+    "Cosmos3EdgeForConditionalGeneration": "5",
+    "Cosmos3OmniForConditionalGeneration": "5",
+    "Exaone4_5_ForConditionalGeneration": "5",
+    "FastVlmForConditionalGeneration": "5",
+    "Glm46VForConditionalGeneration": "5",
+    "Glm4vForConditionalGeneration": "5",
+    "Glm4vMoeForConditionalGeneration": "5",
+    "GlmOcrForConditionalGeneration": "5",
+    "Kimi_K25ForConditionalGeneration": "5",
+    "Lfm2VlForConditionalGeneration": "5",
+    "LightOnOcrForConditionalGeneration": "5",
+    "PaddleOCRVLForConditionalGeneration": "5",
+    "QianfanOCRForConditionalGeneration": "5",
+    "Qwen3_5ForConditionalGeneration": "5",
+    "Qwen3_5MoeForConditionalGeneration": "5",
+    "VideoLlama3ForConditionalGeneration": "5",
+    "Gemma4ForConditionalGeneration": "5.18",
+    # Another forward or layout in 5.17, or not there at all.
+    "HyperCLOVAXVisionV2ForConditionalGeneration": "5.24",
+    "Lfm3VlForConditionalGeneration": "5.24",
+    "Llama4ForConditionalGeneration": "5.24",
+    "LlavaNextVideoForConditionalGeneration": "5.24",
+    "MiniCPMOcrForConditionalGeneration": "5.24",
+    "MiniCPMV4_6ForConditionalGeneration": "5.24",
+    "MiniMaxM3SparseForConditionalGeneration": "5.24",
+    "MistralLarge4ForConditionalGeneration": "5.24",
+    "PerceptionLMForConditionalGeneration": "5.24",
+}
+
+
+def since(name: str) -> tuple[int, ...]:
+    """Of a class in transformers: the first version, as ``compat.VERSION`` has it."""
+    return tuple(int(part) for part in SINCE.get(name, OLDEST).split("."))
