@@ -8,10 +8,11 @@ from functools import partial, reduce
 from typing import Any
 
 from .case import Case, Group, Row, checked
-from .timing import Times, in_turns
+from .timing import SHORTEST_SAMPLE, Times, in_turns
 
 # Rounds of a group of cases, and for how many seconds quick ones may take more.
 ROUNDS, SECONDS = 5, 5.0
+LONE_SAMPLE = 0.5  # seconds of calls, where there is one round: the machine has other work at times
 
 Progress = Callable[[str], None]
 
@@ -29,6 +30,7 @@ def measure_group(group: Group, rounds: int, progress: Progress) -> list[Row]:
         {name: partial(run, group.inputs) for name, run in calls.items()},
         rounds,
         seconds=0 if rounds == 1 else SECONDS,
+        sample=LONE_SAMPLE if rounds == 1 else SHORTEST_SAMPLE,
         progress=lambda name: progress(f"{place}: {name}"),
     )
     for case in group.cases:

@@ -53,12 +53,14 @@ def in_turns(
     rounds: int,
     *,
     seconds: float = 0,
+    sample: float = SHORTEST_SAMPLE,
     progress: Callable[[str], None] = lambda name: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Times]:
     """Time every function once per round: A B C, A B C, ... The caller has warmed them up.
 
     Quick functions get up to ``MOST_ROUNDS`` rounds, as long as ``seconds`` have not passed.
+    ``sample``: seconds of the calls of a round, of which the median counts.
     """
     samples: dict[str, list[float]] = {name: [] for name in functions}
     start = time.perf_counter()
@@ -67,14 +69,14 @@ def in_turns(
             break
         for name, function in functions.items():
             progress(name)
-            samples[name].append(_sample(function, clock))
-    return {name: Times(sample) for name, sample in samples.items()}
+            samples[name].append(_sample(function, sample, clock))
+    return {name: Times(times) for name, times in samples.items()}
 
 
-def _sample(function: Callable[[], Any], clock: Callable[[], float]) -> float:
+def _sample(function: Callable[[], Any], shortest: float, clock: Callable[[], float]) -> float:
     """Median seconds per call over one sample; a first call tells how many calls make one."""
     calls = [_seconds(function, clock)]
-    while sum(calls) < SHORTEST_SAMPLE:
+    while sum(calls) < shortest:
         calls.append(_seconds(function, clock))
     return statistics.median(calls)
 
