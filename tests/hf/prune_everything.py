@@ -3,18 +3,21 @@
     PYTHONPATH=THIS_FOLDER ZOPRUNE_KEEP=1.0 python -m pytest -p prune_everything \
         tests/models/llava/test_modeling_llava.py
 
-from a checkout of transformers' sources. Without ZOPRUNE_KEEP it does nothing, so that the same
+from a checkout of transformers' sources. Without ZOPRUNE_KEEP it prunes nothing, so that the same
 command shows what fails unpruned. Models on "meta", and those that ``from_pretrained`` has not
-filled yet, are left alone.
+filled yet, are left alone. ZOPRUNE_RESULTS names a file for the outcomes, of which
+tests/hf/transformers_suite.py makes docs/compatibility.md's table.
 """
 
 import functools
+import json
 import os
 import threading
 import weakref
 
 _loading = threading.local()
 _pruned = weakref.WeakSet()
+_results = {"models": 0, "outcomes": {}}  # models pruned; of each test, by its id
 
 
 def patch(cls, keep):
@@ -60,6 +63,7 @@ def _prune(model, keep):
             if "one that reads images" not in str(error):
                 raise
         _pruned.add(model)
+        _results["models"] += 1
 
 
 def pytest_configure(config):
@@ -71,3 +75,16 @@ def pytest_configure(config):
 
     for cls in filter(None, (getattr(transformers, name, None) for name in SUPPORTED)):
         patch(cls, float(keep) if "." in keep else int(keep))
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" or report.outcome != "passed":
+        # of a test with subtests the worst counts
+        if _results["outcomes"].get(report.nodeid) != "failed":
+            _results["outcomes"][report.nodeid] = report.outcome
+
+
+def pytest_unconfigure(config):
+    if path := os.environ.get("ZOPRUNE_RESULTS"):
+        with open(path, "w") as file:
+            json.dump(_results, file, indent=1, sort_keys=True)

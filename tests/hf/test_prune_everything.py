@@ -1,7 +1,6 @@
 """The plug-in that prunes what transformers' own tests build, and the table of what they said."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,11 +10,9 @@ transformers = pytest.importorskip(
 
 from zoprune.hf.settings import pruning_of  # noqa: E402
 
+from tests.hf import transformers_suite as suite  # noqa: E402
 from tests.hf.mlp_models import llava  # noqa: E402
 from tests.hf.prune_everything import patch  # noqa: E402
-
-RESULTS = Path(__file__).with_name("transformers_suite.json")
-PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
 
 def test_what_is_built_and_loaded_is_pruned(tmp_path):
@@ -32,8 +29,17 @@ def test_what_is_built_and_loaded_is_pruned(tmp_path):
 
 
 def test_the_table_is_that_of_the_results():
-    rows = [
-        f"| {name} | {r['passed']} | {r['failed']} | {r['only_pruned']} | {r['models']} |"
-        for name, r in sorted(json.loads(RESULTS.read_text())["families"].items())
-    ]
-    assert "\n".join(rows) in PAGE.read_text()
+    families = json.loads(suite.RESULTS.read_text())["families"]
+    assert suite.table(families) in suite.PAGE.read_text()
+    assert not any(found["only_pruned"] for found in families.values())
+
+
+def test_what_fails_unpruned_too_is_told_apart():
+    pruned = {
+        "models": 7,
+        "outcomes": {"a": "passed", "b": "failed", "c": "failed", "d": "skipped"},
+    }
+    unpruned = {"models": 0, "outcomes": {"c": "failed"}}
+    counts = {"passed": 1, "failed": 2, "models": 7}
+    assert suite.summary(pruned, unpruned) == counts | {"only_pruned": 1}
+    assert suite.summary(pruned, {}) == counts | {"only_pruned": 2}

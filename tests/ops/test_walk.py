@@ -141,6 +141,18 @@ class ApartOptions(Options):
         "ApartOptions, ",
     ),
 ]
+# Of two images, with equal scores; for both native halves.
+DRAW = """
+def draw(tokens, picks):
+    n, k, gap = (int(torch.randint(1, high, ())) for high in (tokens, picks, 9))
+    k = min(k, n)
+    scores = torch.randint(-4, 5, (2, n)).float()
+    scores[torch.rand(2, n) < 0.1] = float("nan")
+    valid = torch.rand(2, n) < 0.8
+    valid[:, :k] = True
+    kept = valid & (torch.rand(2, n) < 0.05) & (torch.arange(n) < k)
+    return (scores, None, k, torch.rand(2, n), kept, valid), gap
+"""
 CHECK = """
 import torch, zoprune_kernels
 from torch.library import opcheck

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.cuda.on_cpu import FLAGS, SHIM, needs_compiler
-from tests.ops.test_walk import ROOT, walked  # noqa: F401 (a fixture)
+from tests.ops.test_walk import DRAW, ROOT, walked  # noqa: F401 (a fixture)
 from tests.source_tree import needs_sources
 
 pytestmark = [
@@ -138,29 +138,28 @@ int main(int, char** given) {
 }
 """,
 }
-COMPARED = """
+COMPARED = (
+    """
 import subprocess, sys
 import torch, zoprune_kernels
 
 fallback = zoprune_kernels.operators.OPERATORS["select_apart"].fallback
 torch.manual_seed(0)
+"""
+    + DRAW
+    + """
 for _ in range(12):
-    n, k, gap = (int(torch.randint(1, high, ())) for high in (400, 40, 9))
-    k = min(k, n)
-    scores = torch.randint(-4, 5, (2, n)).float()
-    scores[torch.rand(2, n) < 0.1] = float("nan")
-    valid = torch.rand(2, n) < 0.8
-    valid[:, :k] = True
-    kept = valid & (torch.rand(2, n) < 0.05) & (torch.arange(n) < k)
-    bonus = torch.randint(0, 5, (2, n)).float()
-    want = fallback(scores, None, k, bonus, kept, valid, gap=gap, sort=False)
+    given, gap = draw(400, 40)
+    want = fallback(*given, gap=gap, sort=False)
+    scores, _, k, bonus, kept, valid = given
     with open("call", "wb") as file:
         for array in (scores, bonus, kept, valid):
             file.write(array.numpy().tobytes())
-    command = [sys.argv[1], "call", "2", *map(str, (n, k, gap))]
+    command = [sys.argv[1], "call", "2", *map(str, (scores.shape[1], k, gap))]
     picks = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    assert list(map(int, picks)) == want.flatten().tolist(), (n, k, gap)
+    assert list(map(int, picks)) == want.flatten().tolist(), (scores.shape, k, gap)
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.ops.test_walk import CHECK, ROOT, walked  # noqa: F401 (a fixture)
+from tests.ops.test_walk import CHECK, DRAW, ROOT, walked  # noqa: F401 (a fixture)
 from tests.source_tree import needs_sources
 
 CSRC = ROOT / "csrc"
@@ -147,19 +147,15 @@ def library(tmp_path_factory):
     return built
 
 
-COMPARED = """
+COMPARED = (
+    DRAW
+    + """
 for _ in range(40):
-    n, k, gap = (int(torch.randint(1, high, ())) for high in (90, 30, 9))
-    k = min(k, n)
-    scores = torch.randint(-4, 5, (2, n)).float()
-    scores[torch.rand(2, n) < 0.1] = float("nan")
-    valid = torch.rand(2, n) < 0.8
-    valid[:, :k] = True
-    kept = valid & (torch.rand(2, n) < 0.05) & (torch.arange(n) < k)
-    given = (scores, None, k, torch.rand(2, n), kept, valid)
+    given, gap = draw(90, 30)
     want = zoprune_kernels.operators.OPERATORS["select_apart"].fallback(*given, gap=gap, sort=False)
-    assert torch.equal(ops.select_apart(*given, gap=gap, sort=False), want), (n, k, gap)
+    assert torch.equal(ops.select_apart(*given, gap=gap, sort=False), want), (want.shape, gap)
 """
+)
 
 
 def test_the_native_half_picks_what_the_reference_does(walked, library):  # noqa: F811
