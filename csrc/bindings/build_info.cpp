@@ -9,11 +9,6 @@
 #ifndef ZOPRUNE_BUILD_TORCH
 #define ZOPRUNE_BUILD_TORCH "2.11"
 #define ZOPRUNE_BUILD_COMPILER "gcc " __VERSION__
-#if defined(__x86_64__)
-#define ZOPRUNE_BUILD_ISAS "scalar avx2 avx512 avx512bf16"
-#else
-#define ZOPRUNE_BUILD_ISAS "scalar"
-#endif
 #if defined(CUDA_KERNEL)
 #define ZOPRUNE_BUILD_CUDA "12 or later"
 #define ZOPRUNE_BUILD_CUDA_ARCHS "80 90a 100a where the compiler has them"
@@ -28,7 +23,7 @@
 // for it: what the library was built for can then be said also where the library does not load.
 extern "C" __attribute__((visibility("default"))) const char zoprune_build_info[] =
     "zoprune_build_info\ntorch=" ZOPRUNE_BUILD_TORCH "\ncompiler=" ZOPRUNE_BUILD_COMPILER
-    "\ncpu_isas=" ZOPRUNE_BUILD_ISAS "\ncuda=" ZOPRUNE_BUILD_CUDA
+    "\ncpu_isas=" ZOPRUNE_ISAS "\ncuda=" ZOPRUNE_BUILD_CUDA
     "\ncuda_archs=" ZOPRUNE_BUILD_CUDA_ARCHS;
 
 // The instruction set of the CPU kernels, or "error: <why>" for a ZOPRUNE_CPU_ISA that cannot run.

@@ -4,6 +4,7 @@
 #pragma once
 
 #if defined(__x86_64__)
+#define ZOPRUNE_ISAS "scalar avx2 avx512 avx512bf16 amx"
 #define ZOPRUNE_PER_ISA(...) \
   namespace scalar {         \
   __VA_ARGS__                \
@@ -25,6 +26,7 @@
                      ::zoprune::avx512::__VA_ARGS__, ::zoprune::avx512bf16::__VA_ARGS__, \
                      ::zoprune::amx::__VA_ARGS__)
 #else
+#define ZOPRUNE_ISAS "scalar"
 #define ZOPRUNE_PER_ISA(...) \
   namespace scalar {         \
   __VA_ARGS__                \
