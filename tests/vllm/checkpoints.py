@@ -220,13 +220,13 @@ def qwen3_vl_moe():
     return model, qwen_processor("Qwen3VLProcessor", words)
 
 
-def _qwen3_5(kind: str, name: str, **more: int):
+def _qwen3_5(kind: str, name: str, *layers: str, **more: int):
     import transformers
 
     words = qwen_tokenizer()
     shape = qwen(kind, words, mrope_interleaved=True, partial_rotary_factor=1.0)
     shape["text_config"] |= dict(
-        layer_types=["linear_attention", "full_attention"],
+        layer_types=[f"{layer}_attention" for layer in layers],
         linear_num_key_heads=2,
         linear_num_value_heads=2,
         linear_key_head_dim=128,
@@ -242,13 +242,30 @@ def _qwen3_5(kind: str, name: str, **more: int):
 
 @checkpoint()
 def qwen3_5():
-    return _qwen3_5("qwen3_5", "Qwen3_5")
+    return _qwen3_5("qwen3_5", "Qwen3_5", "full", "full")
+
+
+@checkpoint()
+def qwen3_5_linear():
+    return _qwen3_5("qwen3_5", "Qwen3_5", "linear", "full")
+
+
+EXPERTS = dict(
+    num_experts=4,
+    num_experts_per_tok=2,
+    moe_intermediate_size=64,
+    shared_expert_intermediate_size=64,
+)
 
 
 @checkpoint()
 def qwen3_5_moe():
-    experts = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64)
-    return _qwen3_5("qwen3_5_moe", "Qwen3_5Moe", **experts, shared_expert_intermediate_size=64)
+    return _qwen3_5("qwen3_5_moe", "Qwen3_5Moe", "full", "full", **EXPERTS)
+
+
+@checkpoint()
+def qwen3_5_moe_linear():
+    return _qwen3_5("qwen3_5_moe", "Qwen3_5Moe", "linear", "full", **EXPERTS)
 
 
 @checkpoint(_clip_names)
