@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "cuda/greedy/centre.h"
+#include "zoprune/selection.h"
 
 namespace zoprune {
 namespace {
@@ -35,6 +36,8 @@ int clusters_on(int device) {
 }  // namespace
 
 std::string why_not_on(const Tensor& scores) {
+  constexpr int64_t most = int64_t{kMaxIndex} + 1;  // a rank holds no larger index
+  if (scores.size(-1) > most) return concat("its kernel has at most ", most, " tokens in an image");
   thread_local int runs_on = -1;  // the device that was asked last
   const int device = scores.device().index();
   if (runs_on == device) return "";

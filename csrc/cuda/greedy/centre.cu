@@ -1,4 +1,5 @@
 #include <cfloat>
+#include <limits>
 
 #include "cuda/greedy/centre.h"
 #include "cuda/greedy/keys.cuh"
@@ -66,6 +67,7 @@ __global__ __launch_bounds__(kThreads) void centre_kernel(const SelectArguments 
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, size_t shared_bytes,
                    cudaStream_t stream, const Arguments&... arguments) {
+  if (blocks > std::numeric_limits<int>::max()) return cudaErrorInvalidConfiguration;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(kThreads);

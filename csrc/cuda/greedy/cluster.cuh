@@ -300,6 +300,7 @@ SelectPlan plan_clusters(const SelectArguments& arguments, const Device& device)
   plan.cluster = kClusterBlocks;
   plan.block = kBlock;
   plan.shared_bytes = cluster_shared_bytes(tokens);
+  plan.most_shared_bytes = std::min(cluster_shared_bytes(kClusterTokens), device.shared_bytes);
   plan.groups = static_cast<int>(arguments.images);
   plan.cosines = tokens * cosine_blocks(tokens) * kBlock;
   plan.chunks = key_chunks(arguments);

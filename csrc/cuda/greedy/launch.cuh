@@ -37,7 +37,7 @@ inline SelectPlan spread(const SelectArguments& arguments, const Device& device,
   plan.block = kBlock;
   while (plan.block > kColumnStep && shared_bytes(plan.block) > device.shared_bytes)
     plan.block -= kColumnStep;
-  plan.shared_bytes = shared_bytes(plan.block);
+  plan.shared_bytes = plan.most_shared_bytes = shared_bytes(plan.block);
   plan.chunks = key_chunks(arguments);
   plan.groups = static_cast<int>(std::min<int64_t>(most_groups, device.multiprocessors));
   plan.ctas = static_cast<int>(std::min<int64_t>(most_ctas, device.multiprocessors / plan.groups));
@@ -75,9 +75,10 @@ std::string launch(void (*kernel)(SelectArguments, SelectPlan, Workspace, State)
   launch.numAttrs = plan.cluster > 1 ? 2 : 1;
 
   cudaError_t status = cudaMemsetAsync(work.arrivals, 0, plan.groups * sizeof(uint32_t), stream);
+  // The same for all launches: another thread's may come between this and the launch.
   if (status == cudaSuccess)
     status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  plan.shared_bytes);
+                                  plan.most_shared_bytes);
   if (status == cudaSuccess)
     status = cudaLaunchKernelEx(&launch, kernel, arguments, plan, work, state);
   if (status == cudaSuccess) return "";

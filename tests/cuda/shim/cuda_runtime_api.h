@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <map>
 
 #include "machine.h"
 
@@ -96,7 +97,7 @@ inline unsigned __reduce_min_sync(unsigned mask, unsigned value) {
 
 // -- the runtime ----------------------------------------------------------------------------------
 
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidConfiguration };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaLaunchAttributeID { cudaLaunchAttributeCooperative, cudaLaunchAttributeClusterDimension };
 typedef struct CUstream_st* cudaStream_t;
@@ -130,8 +131,15 @@ template <typename Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
   return cudaSuccess;
 }
+namespace shim {
+inline std::map<const void*, size_t> shared_allowed;  // of kernels that asked for more
+}
+// A kernel may be about to be launched by another thread: what it was allowed must not shrink.
 template <typename Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
+  size_t& allowed = shim::shared_allowed[reinterpret_cast<const void*>(kernel)];
+  if (static_cast<size_t>(bytes) < allowed) return cudaErrorInvalidValue;
+  allowed = bytes;
   return cudaSuccess;
 }
 template <typename Kernel>
@@ -142,6 +150,10 @@ cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, Kernel*, const cudaLau
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
+  const auto allowed = shim::shared_allowed.find(reinterpret_cast<const void*>(kernel));
+  const size_t most = allowed == shim::shared_allowed.end() ? 48 << 10 : allowed->second;
+  if (config->dynamicSmemBytes > most || config->gridDim.x > 0x7fffffffu)
+    return cudaErrorInvalidConfiguration;
   unsigned cluster = 1;
   for (unsigned i = 0; i < config->numAttrs; ++i)
     if (config->attrs[i].id == cudaLaunchAttributeClusterDimension)

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cuda/greedy/centre.h"
@@ -65,10 +66,13 @@ int main(int count, char** arguments) {
   const auto number = [&] { return read<int64_t>(cases); };
   const auto real = [&] { return read<double>(cases); };
 
+  int shared_bytes = 0;
   for (auto left = number(); left > 0; --left) {
     zoprune::cuda::Device device;
     device.multiprocessors = static_cast<int>(number());
     device.shared_bytes = static_cast<int>(number());
+    if (device.shared_bytes != std::exchange(shared_bytes, device.shared_bytes))
+      shim::shared_allowed.clear();  // another device
     device.stored_cosines = number();
     device.clusters = static_cast<int>(number());
     device.always_clusters = number() != 0;
