@@ -9,7 +9,11 @@ SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 
 class Row(NamedTuple):
-    """``products``: whether the kernel multiplies matrices, and so must use the tensor cores."""
+    """``products``: whether the kernel multiplies matrices, and so must use the tensor cores.
+
+    ``waits``: whether it waits for the kernel before it touches memory; ``chained``: whether it
+    must, because it may be started ahead of that one's end.
+    """
 
     kernel: str
     dtype: str
@@ -20,6 +24,8 @@ class Row(NamedTuple):
     tensor_core: int
     tma: int
     products: bool
+    waits: bool = False
+    chained: bool = False
 
     def problems(self) -> list[str]:
         found = []
@@ -27,6 +33,8 @@ class Row(NamedTuple):
             found.append(f"{self.spills} spill instructions")
         if self.products and not self.tensor_core:
             found.append("no tensor-core instruction")
+        if self.waits != self.chained:
+            found.append("memory before the wait" if self.chained else "waits in vain")
         if self.shared > SHARED_LIMIT[self.capability]:
             found.append(f"more than {SHARED_LIMIT[self.capability]} bytes of shared memory")
         return found

@@ -15,7 +15,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from zoprune_kernels.triton import directions, linear, norms, quadratic, sensitivity, tiles
+from zoprune_kernels import environment
+from zoprune_kernels.triton import directions, launch, linear, norms, quadratic, sensitivity, tiles
 from zoprune_kernels.triton.launch import padded
 
 from . import sass
@@ -34,8 +35,13 @@ class Case(NamedTuple):
     products: bool = True
 
 
-def rows(capability: int, dtype: torch.dtype, precision: str = "highest") -> list[Row]:
-    """Every kernel for one architecture and dtype; ``precision`` is float32's (torch's setting)."""
+def rows(
+    capability: int, dtype: torch.dtype, precision: str = "highest", chained: bool = False
+) -> list[Row]:
+    """Every kernel for one architecture and dtype; ``precision`` is float32's (torch's setting).
+
+    ``chained``: as they are where each may be started before the one before it is done.
+    """
     torch.set_float32_matmul_precision(precision)
     full_precision = dtype == torch.float32 and precision == "highest"
     name = str(dtype).removeprefix("torch.") if dtype != torch.float32 else "float32"
@@ -47,14 +53,14 @@ def rows(capability: int, dtype: torch.dtype, precision: str = "highest") -> lis
         def compile_kernel(kernel: JITFunction, arguments: tuple, options: dict) -> None:
             compiled.append(kernel.run(*arguments, grid=None, warmup=True, **options))  # noqa: B023
 
-        with launching(capability, compile_kernel):
+        with launching(capability, compile_kernel, chained):
             case.launch()
         for kernel in compiled:
             code = sass.read(kernel.asm["cubin"])
             products = case.products and "scale" not in kernel.name and not full_precision
             found.append(
                 Row(
-                    case.name,
+                    f"{case.name}, chained" if chained else case.name,
                     name,
                     capability,
                     code.registers,
@@ -63,6 +69,8 @@ def rows(capability: int, dtype: torch.dtype, precision: str = "highest") -> lis
                     code.tensor_core,
                     code.tma,
                     products,
+                    code.waits,
+                    chained,
                 )
             )
     return found
@@ -148,15 +156,19 @@ class _Driver:
 
 @contextlib.contextmanager
 def launching(
-    capability: int, launch: Callable[[JITFunction, tuple, dict[str, Any]], None]
+    capability: int,
+    launched: Callable[[JITFunction, tuple, dict[str, Any]], None],
+    chained: bool = False,
 ) -> Iterator[None]:
-    """Within it ``launch(kernel, arguments, options)`` is called in place of every launch."""
-    launch_kernel = JITFunction.__getitem__
+    """Within it ``launched(kernel, arguments, options)`` is called in place of every launch."""
+    launch_kernel, can_be_chained = JITFunction.__getitem__, launch.can_be_chained
+    environment.dependent_launches, launch.can_be_chained = chained, lambda: True
     driver.set_active(_Driver(capability))
     JITFunction.__getitem__ = lambda kernel, grid: (
-        lambda *arguments, **options: launch(kernel, arguments, options)
+        lambda *arguments, **options: launched(kernel, arguments, options)
     )
     try:
         yield
     finally:
         JITFunction.__getitem__ = launch_kernel
+        environment.dependent_launches, launch.can_be_chained = False, can_be_chained

@@ -19,4 +19,19 @@ def backend() -> str:
     return name
 
 
-requested = backend()  # when the package was imported: what every choice of a backend goes by
+def chaining() -> bool:
+    """``ZOPRUNE_CUDA_PDL`` as it is now: whether the kernels of a call are started ahead of time.
+
+    Raises:
+        RuntimeError: it is neither 0 nor 1.
+    """
+    wish = os.environ.get("ZOPRUNE_CUDA_PDL", "0")
+    if wish not in ("0", "1"):
+        raise RuntimeError(f"ZOPRUNE_CUDA_PDL: expected 0 or 1, got '{wish}'")
+    return wish == "1"
+
+
+# When the package was imported. What every choice of a backend goes by:
+requested = backend()
+# Programmatic dependent launch of the Triton kernels, which no GPU has run yet.
+dependent_launches = chaining()

@@ -10,6 +10,10 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch.utils._pytree import tree_leaves
+
+from zoprune_kernels import environment
+from zoprune_kernels.testing import Check
 
 from .. import scoring, selection
 from ..case import Case, Group, Row, Run, Terms, checked
@@ -43,7 +47,29 @@ def forced(case: Case[Inputs], way: str, wish: str) -> Case[Inputs]:
 
 def scoring_group(shape: Shape, dtype: str, device: str) -> Group[Inputs]:
     inputs = make_inputs(shape, DTYPES[dtype]).to(device)
-    return Group(shape, dtype, inputs, scoring.plain(shape, FORMS), scoring.cases(shape, FORMS))
+    cases = scoring.cases(shape, FORMS)
+    if shape is PARTS["scoring"].shapes[0]:  # of one only: every kernel is compiled once more
+        few = ("expected_sensitivity", "score_and_select", "sensitivity")
+        cases += [chained(next(case for case in cases if case.op == op)) for op in few]
+    return Group(shape, dtype, inputs, scoring.plain(shape, FORMS), cases)
+
+
+def chained(case: Case[Inputs]) -> Case[Inputs]:
+    """The same bits by kernels that are started ahead of time, as with ZOPRUNE_CUDA_PDL=1."""
+
+    def run(x: Inputs) -> Any:
+        before, environment.dependent_launches = environment.dependent_launches, True
+        try:
+            return case.run(x)
+        finally:
+            environment.dependent_launches = before
+
+    def check(x: Inputs, got: Any) -> list[Check]:
+        pairs = zip(tree_leaves(got), tree_leaves(case.run(x)), strict=True)
+        different = sum(not torch.equal(ours, theirs) for ours, theirs in pairs)
+        return [Check("outputs that differ", different, 0)]
+
+    return replace(case, variant=f"{case.variant}, chained", run=run, check=check, against={})
 
 
 def family_group(shape: Shape, dtype: str, device: str) -> Group[family.Tokens]:

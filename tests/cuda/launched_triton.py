@@ -15,6 +15,7 @@ from triton import knobs
 from triton.backends.nvidia.driver import CudaDriver
 from triton.runtime import driver
 
+from zoprune_kernels import environment
 from zoprune_kernels.testing import projector
 from zoprune_kernels.triton import directions, launch, linear, norms, scoring, tiles
 from zoprune_kernels.triton.launch import Tile
@@ -33,7 +34,7 @@ def fake() -> ctypes.CDLL:
     active.get_current_stream = lambda device: 0
     driver.set_active(active)
     library = ctypes.CDLL("libcuda.so.1")
-    library.fake_problem.restype = ctypes.c_char_p
+    library.fake_problem.restype = library.fake_ahead.restype = ctypes.c_char_p
     return library
 
 
@@ -60,6 +61,46 @@ def test_llava_with_its_own_tiles(fake):
         assert (kernels, maps) == (3, 7)
         kernels, maps = launches(fake, scoring.directional, x, p, u, 0.01, outputs=True)
         assert (kernels, maps) == (8, 9)
+
+
+def ahead(fake: ctypes.CDLL, call, *arguments, **options) -> str:
+    """Of each kernel of a call, whether it is started before the one before it is done."""
+    before = len(fake.fake_ahead())
+    call(*arguments, **options)
+    return fake.fake_ahead()[before:].decode()
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_all_kernels_of_a_call_but_its_first_start_ahead(fake, monkeypatch, capability):
+    """Where that is asked for, and the GPU can. A copy of a badly strided matrix comes before."""
+    tile = Tile(64, 64, 32, warps=4, stages=2, tma=capability > 80)
+    table = tiles.Tiles(*[tile] * len(tiles.Tiles._fields))
+    monkeypatch.setattr(tiles, "tiles", lambda device, dtype: table)
+    use_capability(capability)
+    p = projector(9, d=9, hidden=9, out=9, dtype=torch.bfloat16)
+    layers = scoring.Layers(*p.layers[1:], "gelu")
+    u, metric = torch.randn(3, 9), torch.randn(9, 9).bfloat16()
+    wide = torch.randn(9, 9)  # of another size than the tokens: two products
+    linear_layers = layers._replace(activation="identity")
+
+    def every() -> str:
+        calls = [
+            ahead(fake, scoring.closed_form, p.x, layers, metric, outputs=True),
+            ahead(fake, scoring.closed_form, p.x, layers, wide, outputs=True),
+            ahead(fake, scoring.directional, p.x, layers, u, 0.01, outputs=True),
+            ahead(fake, scoring.project, p.x, layers),
+            ahead(fake, scoring.closed_form, p.x, linear_layers, metric, outputs=True),
+            ahead(fake, directions.directions, 3, 9, "sphere", 0, torch.float32, CPU),
+        ]
+        return " ".join(calls)
+
+    assert every() == "000 0000 00000000 00 00000 0"
+    for _ in range(2):
+        monkeypatch.setattr(environment, "dependent_launches", True)
+        wanted = "011 0111 01111111 01 01101 0"
+        assert every() == (wanted if capability > 80 else wanted.replace("1", "0"))
+        monkeypatch.setattr(environment, "dependent_launches", False)
+        assert every() == "000 0000 00000000 00 00000 0"
 
 
 @pytest.mark.parametrize("capability, size", [(80, 1), (90, 1), (90, 9)])
@@ -146,5 +187,5 @@ def test_what_is_wrong_is_refused(fake):
             first_layer(wrong)
     kernel = directions._directions_kernel[(1, 65536)]
     with pytest.raises(RuntimeError):
-        kernel(torch.empty(1, 1), 1, 0, 0, "rademacher", 1, num_warps=4)
+        kernel(torch.empty(1, 1), 1, 0, 0, "rademacher", 1, False, num_warps=4)
     assert b"height of the grid: 65536" in fake.fake_problem()

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map_only
 
-from zoprune_kernels import reference
+from zoprune_kernels import environment, reference
 from zoprune_kernels.testing import DTYPES, operator_calls, projector
-from zoprune_kernels.triton import register
+from zoprune_kernels.triton import launch, register
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 OPS = torch.ops.zoprune
@@ -90,6 +90,49 @@ def test_opcheck(name):
         options = {**options, "device": "cuda"}
     result = torch.library.opcheck(getattr(OPS, name).default, cuda(arguments), cuda(options))
     assert set(result.values()) == {"SUCCESS"}
+
+
+def test_kernels_started_ahead_give_the_same_bits(monkeypatch):
+    """Their tokens are made behind a long product, and unmade after it: who is early reads NaN."""
+    _, (x, *layers) = gpu_projector(577, d=160, hidden=712, out=520, dtype=torch.bfloat16)
+    metric, u = OPS.fold_metric(layers[0], layers[2]), OPS.directions(5, 160, device="cuda")
+    large = torch.randn(4096, 4096, device="cuda").bfloat16()
+    larger = torch.empty_like(large)
+
+    def call():
+        torch.mm(large, large, out=larger)
+        tokens = x.clone()
+        picked = OPS.project_and_select(tokens, *layers, 64, metric=metric)
+        scores = OPS.sensitivity(tokens, *layers[:3], u, step=0.01)
+        tokens.fill_(torch.nan)
+        return *picked, scores
+
+    want = call()
+    monkeypatch.setattr(environment, "dependent_launches", True)
+    for _ in range(20):
+        assert all(map(torch.equal, call(), want))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = call()
+    for _ in range(20):
+        for out in captured:
+            out.fill_(-1)
+        graph.replay()
+        assert all(map(torch.equal, captured, want))
+
+
+def test_calls_made_alike_see_what_is_new(monkeypatch):
+    """The same memory with new tokens, new memory, and other sizes at the same place."""
+    p, (x, *layers) = gpu_projector(577, d=160, hidden=712, out=520, dtype=torch.bfloat16)
+    metric = OPS.fold_metric(layers[0], layers[2])
+    for number in range(16):
+        x.copy_(torch.randn_like(p.x))
+        tokens = (x, x.clone(), x[:300], x[8:])[number % 4]
+        got = OPS.expected_sensitivity(tokens, *layers[:2], metric)
+        with monkeypatch.context() as looking:
+            looking.setattr(launch, "hooked", lambda: True)  # the long way
+            want = OPS.expected_sensitivity(tokens, *layers[:2], metric)
+        assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

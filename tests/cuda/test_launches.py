@@ -11,7 +11,10 @@ import pytest
 triton = pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.proves(
-    "zoprune_kernels/triton", "tests/cuda/fake_driver", "tests/cuda/launched_triton.py"
+    "zoprune_kernels/triton",
+    "tests/cuda/fake_driver",
+    "tests/cuda/launched_triton.py",
+    "tests/cuda/replayed_triton.py",
 )
 
 
@@ -22,8 +25,9 @@ def test_launches_are_valid(tmp_path):
     command = ["g++", "-shared", "-fPIC", "-Wall", "-Werror", f"-I{include}", source]
     subprocess.run([*command, "-o", tmp_path / "libcuda.so.1"], check=True)
     environment = {"LD_LIBRARY_PATH": tmp_path, "TRITON_LIBCUDA_PATH": tmp_path}
+    files = ("launched_triton.py", "replayed_triton.py")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "launched_triton.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
         cwd=ROOT / "tests/cuda",
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         capture_output=True,

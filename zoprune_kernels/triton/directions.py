@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..philox import STREAMS, orthogonalise
+from . import numerics
 from .launch import divide_up, launch, power_of_two
 
 
@@ -49,7 +50,9 @@ def _directions_kernel(
     STREAM: tl.constexpr,
     DISTRIBUTION: tl.constexpr,
     QUADS: tl.constexpr,  # a power of two >= dim / 4: each Philox call draws four columns
+    CHAINED: tl.constexpr,
 ):
+    numerics.begin(CHAINED, False)
     row = tl.program_id(0)
     quad = tl.arange(0, QUADS)
     zero = quad * 0

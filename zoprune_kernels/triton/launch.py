@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -11,6 +15,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from .. import environment
 from .numerics import INTERPRETED
 
 _ROW_ALIGNMENT = 64  # elements: every BLOCK_K divides it, and it is a multiple of TMA's 16 bytes
@@ -30,12 +35,18 @@ class Tile(NamedTuple):
     tma: bool = True
 
 
-class _Descriptor(TensorDescriptor):
+class Descriptor(TensorDescriptor):
     """Of a matrix that ``aligned`` or ``padded`` has seen to: nothing is checked here."""
 
     def __init__(self, matrix: Tensor, rows: int, columns: int) -> None:
         self.base, self.shape, self.strides = matrix, matrix.shape, matrix.stride()
         self.block_shape = [rows, columns]
+
+    def of(self, base: Any) -> Descriptor:
+        """The same of other memory."""
+        other = copy.copy(self)
+        other.base = base
+        return other
 
 
 Window: TypeAlias = TensorDescriptor | tuple[Tensor, int, int, int]
@@ -44,7 +55,7 @@ Window: TypeAlias = TensorDescriptor | tuple[Tensor, int, int, int]
 def window(matrix: Tensor, rows: int, columns: int, tma: bool) -> Window:
     """What ``numerics.tile`` reads [rows, columns] of: a TMA descriptor, or pointer and extents."""
     if tma:
-        return _Descriptor(matrix, rows, columns)
+        return Descriptor(matrix, rows, columns)
     return matrix, *matrix.shape, matrix.stride(0)
 
 
@@ -54,8 +65,16 @@ _compiled: dict[tuple, Any] = {}
 _MOST_COMPILED = 1024
 
 
-def launch(kernel: JITFunction, programs: int, *arguments: Any, **options: int) -> None:
-    """``kernel[(programs,)](*arguments, **options)``, quicker where it has been called alike."""
+def launch(
+    kernel: JITFunction, programs: int, *arguments: Any, follows: bool = False, **options: int
+) -> None:
+    """``kernel[(programs,)](*arguments, chained, **options)``, quicker where it has been called
+    alike. ``follows``: one of our kernels, or none that is started ahead of time, comes before it.
+    """
+    chained = environment.dependent_launches and can_be_chained()
+    arguments = (*arguments, chained)
+    if chained and follows:
+        options["launch_pdl"] = True
     if INTERPRETED:
         kernel[(programs,)](*arguments, **options)
         return
@@ -71,13 +90,13 @@ def launch(kernel: JITFunction, programs: int, *arguments: Any, **options: int) 
     )
     compiled = _compiled.get(key)
     if compiled is not None:
-        before, after = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
-        if getattr(before, "calls", before) or getattr(after, "calls", after):
+        if hooked():
             compiled[programs, 1, 1](*arguments)
         else:  # what that does where nobody looks on
             stream, metadata = active.get_current_stream(device), compiled.packed_metadata
             told = (stream, compiled.function, metadata, None, None, None)
             compiled.run(programs, 1, 1, *told, *arguments)
+        _record(compiled, programs, arguments)
         return
     checked = [
         TensorDescriptor(a.base, a.shape, a.strides, a.block_shape)
@@ -90,6 +109,41 @@ def launch(kernel: JITFunction, programs: int, *arguments: Any, **options: int) 
     if len(_compiled) >= _MOST_COMPILED:
         _compiled.clear()
     _compiled[key] = compiled
+    _record(compiled, programs, arguments)
+
+
+def hooked() -> bool:
+    """Whether somebody looks on at Triton's launches."""
+    before, after = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    return bool(getattr(before, "calls", before) or getattr(after, "calls", after))
+
+
+_here = threading.local()
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[tuple[Any, int, tuple]]]:
+    """What this thread launches within: kernel, programs and arguments of each."""
+    launched: list[tuple[Any, int, tuple]] = []
+    _here.launched = launched
+    try:
+        yield launched
+    finally:
+        del _here.launched
+
+
+def recording() -> bool:
+    return hasattr(_here, "launched")
+
+
+def _record(*launched: Any) -> None:
+    if recording():
+        _here.launched.append(launched)
+
+
+def can_be_chained() -> bool:
+    """Whether kernels may be started before the one before them is done: from sm_90 on."""
+    return not INTERPRETED and torch.cuda.get_device_capability() >= (9, 0)
 
 
 # How many parameters a kernel has before its constants, which come last.
@@ -107,7 +161,7 @@ def _facts(arguments: tuple) -> list[Any]:
     (``JITFunction``: an integer of 1 is a constant, multiples of 16 are known as such)."""
     return [
         (a.base.dtype, *a.block_shape)
-        if type(a) is _Descriptor
+        if type(a) is Descriptor
         else (a == 1, a % 16 == 0, -(2**31) <= a < 2**31)
         if type(a) is int
         else (a.dtype, a.data_ptr() % 16 == 0)

@@ -31,7 +31,9 @@ def _linear_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    CHAINED: tl.constexpr,
 ):
+    numerics.begin(CHAINED, True)
     row_tiles = tl.cdiv(tokens, BLOCK_M)
     row0 = (tl.program_id(0) % row_tiles) * BLOCK_M
     column0 = (tl.program_id(0) // row_tiles) * BLOCK_N

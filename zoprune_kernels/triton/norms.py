@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import numerics
 from .launch import divide_up, launch, power_of_two
 
 _TOKENS = 4  # tokens of a program: the parts of neighbours are contiguous
@@ -22,7 +23,9 @@ def _mean_norm_kernel(
     TOKENS: tl.constexpr,
     NUM: tl.constexpr,
     PARTS: tl.constexpr,
+    CHAINED: tl.constexpr,
 ):
+    numerics.begin(CHAINED, False)
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     total = tl.zeros((TOKENS, NUM), tl.float32)
     for start in range(0, num, NUM):
@@ -58,6 +61,7 @@ def mean_norms(partials: Tensor, scale: Tensor | None) -> Tensor:
         _TOKENS,
         min(64, power_of_two(num)),
         min(16, power_of_two(parts)),
+        follows=True,
         num_warps=4,
     )
     return scores

@@ -1,12 +1,23 @@
-"""The arithmetic that the kernels share: activations, their derivatives, and matrix products."""
+"""What the kernels share: activations, their derivatives, matrix products, and how they begin."""
 
 # ruff: noqa: ANN201 (Triton infers what device functions return)
 
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 INTERPRETED = triton.knobs.runtime.interpret
+
+
+@triton.jit
+def begin(CHAINED: tl.constexpr, FOLLOWED: tl.constexpr):
+    """What a kernel does before it touches memory: it waits until the one before it is done, in
+    case it was started ahead of that; then, where one of ours follows, it lets that be started."""
+    if CHAINED:
+        gdc_wait()
+        if FOLLOWED:
+            gdc_launch_dependents()
 
 
 def dot_precision(dtype: torch.dtype) -> str:

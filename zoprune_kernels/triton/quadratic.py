@@ -121,7 +121,9 @@ def _project_and_quadratic_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    CHAINED: tl.constexpr,
 ):
+    numerics.begin(CHAINED, partials is not None)
     program = tl.program_id(0)
     if z is not None:
         if program < projector_tiles:  # the long programs come first
@@ -209,6 +211,7 @@ def project_and_quadratic(
         tile.m,
         tile.n,
         tile.k,
+        follows=True,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )

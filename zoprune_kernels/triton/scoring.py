@@ -16,6 +16,7 @@ from .launch import aligned
 from .linear import linear
 from .norms import mean_norms
 from .quadratic import project_and_quadratic
+from .replay import replayed
 
 
 class Layers(NamedTuple):
@@ -45,6 +46,7 @@ class Scored(NamedTuple):
     z: Tensor | None
 
 
+@replayed
 def closed_form(x: Tensor, layers: Layers, metric: Tensor, outputs: bool = False) -> Scored:
     """sqrt(g^T M g) of tokens x [T, d]; 3 launches, outputs included."""
     x, p, metric = aligned(x), layers.prepared(), aligned(metric)
@@ -53,6 +55,7 @@ def closed_form(x: Tensor, layers: Layers, metric: Tensor, outputs: bool = False
     return _closed_form(x, p, metric, outputs)
 
 
+@replayed
 def directional(
     x: Tensor, layers: Layers, directions: Tensor, step: float, outputs: bool = False
 ) -> Scored:
@@ -64,6 +67,7 @@ def directional(
     return _directional(x, p, directions, step, outputs)
 
 
+@replayed
 def project(x: Tensor, layers: Layers) -> Tensor:
     """z = f(x) [T, D] of tokens x [T, d]; 2 launches."""
     x, p = aligned(x), layers.prepared()

@@ -53,7 +53,9 @@ def _project_directions_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    CHAINED: tl.constexpr,
 ):
+    numerics.begin(CHAINED, True)
     row_tiles = tl.cdiv(num, BLOCK_M)
     row0 = (tl.program_id(0) % row_tiles) * BLOCK_M
     column0 = (tl.program_id(0) // row_tiles) * BLOCK_N
@@ -71,7 +73,8 @@ def _project_directions_kernel(
     row = row0 + tl.arange(0, BLOCK_M)
     column = column0 + tl.arange(0, BLOCK_N)
     inside = (row < num)[:, None] & (column < stride)[None, :]
-    tl.store(v + row[:, None] * stride + column[None, :], total, mask=inside)
+    at = row.to(tl.int64)[:, None] * stride + column[None, :]
+    tl.store(v + at, total, mask=inside)
 
 
 @triton.jit
@@ -85,19 +88,22 @@ def _scale_directions_kernel(
     derivative_limit,
     cubic_limit,
     BLOCK: tl.constexpr,
+    CHAINED: tl.constexpr,
 ):
     """Scale row j to max|v_j| in [1, 2), exactly, so that float16 holds t; and choose its form."""
+    numerics.begin(CHAINED, True)
     row = tl.program_id(0)
+    v += row.to(tl.int64) * stride
     column = tl.arange(0, BLOCK)
     largest = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, stride, BLOCK):
-        value = tl.load(v + row * stride + start + column, mask=start + column < stride, other=0.0)
+        value = tl.load(v + start + column, mask=start + column < stride, other=0.0)
         largest = tl.maximum(largest, tl.where(value == value, tl.abs(value), 0.0))
     peak = tl.max(largest)
     power = (peak.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
     power = tl.where(power > 0, power, 1.0)
     for start in range(0, stride, BLOCK):
-        at = v + row * stride + start + column
+        at = v + start + column
         value = tl.load(at, mask=start + column < stride, other=0.0)
         tl.store(at, value / power, mask=start + column < stride)
     furthest = step * peak
@@ -127,6 +133,7 @@ def project_directions(
         tile.m,
         tile.n,
         tile.k,
+        follows=True,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
@@ -134,7 +141,7 @@ def project_directions(
     projected = Projected(v, scale, reach, w1.new_empty(num, dtype=torch.int32))
     limits = form_limits(w1.dtype, step, activation)
     arguments = (*projected, v.stride(0), step, *limits, 1024)
-    launch(_scale_directions_kernel, num, *arguments, num_warps=4)
+    launch(_scale_directions_kernel, num, *arguments, follows=True, num_warps=4)
     return projected
 
 
@@ -181,7 +188,9 @@ def _sensitivity_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    CHAINED: tl.constexpr,
 ):
+    numerics.begin(CHAINED, True)
     every = tl.arange(0, NUM_POWER)
     forms = tl.load(form + every, mask=every < num, other=-1)
     if tl.max((forms == FORM).to(tl.int32)) == 0:
@@ -200,11 +209,12 @@ def _sensitivity_kernel(
             # A few tokens times a few directions: each slope is read once for all of them. Triton
             # makes t in the registers that feed the tensor cores, because it is made of loads only.
             at = tl.minimum(token0 + tl.arange(0, BLOCK_T), tokens - 1).to(tl.int64) * stride
+            along = directions.to(tl.int64)[:, None] * stride
             far = tl.load(reach + directions)[:, None, None]  # [J, 1, 1]
             total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
             for k in range(0, hidden, BLOCK_K):
                 column = (k + tl.arange(0, BLOCK_K))[None, :]
-                t = tl.load(v + directions[:, None] * stride + column)[:, None, :]  # [J, 1, K]
+                t = tl.load(v + along + column)[:, None, :]  # [J, 1, K]
                 if FORM == 2:
                     a = tl.load(preactivation + at[:, None] + column)[None, :, :]  # [1, T, K]
                     t = numerics.difference(a, far * t, ACTIVATION) * (0.5 / far)
@@ -272,6 +282,7 @@ def partial_norms(
             tile.m // together,
             tile.n,
             tile.k,
+            follows=True,
             num_warps=tile.warps,
             num_stages=tile.stages,
         )

@@ -6,14 +6,20 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <map>
+#include <string>
+#include <vector>
 
 namespace {
 
 constexpr int kSharedOptIn = 227 << 10, kSharedDefault = 48 << 10;
 long launches = 0, tensor_maps = 0;
 char problem[256] = "";
+std::string ahead;  // of each launch: 1 where it may start before the one before it is done
 std::map<CUfunction, int> shared_allowed;  // where a function has asked for more
+std::map<CUfunction, std::vector<int>> parameter_sizes;  // where the tests have told them
+std::string told;                                        // what the kernels were given
 
 CUresult refuse(const char* what, unsigned long long value) {
   std::snprintf(problem, sizeof problem, "%s: %llu", what, value);
@@ -58,6 +64,16 @@ extern "C" {
 long fake_launches() { return launches; }
 long fake_tensor_maps() { return tensor_maps; }
 const char* fake_problem() { return problem; }
+const char* fake_ahead() { return ahead.c_str(); }
+// From here on, what a function is given is kept: its handle, the programs, then each parameter.
+void fake_sizes(CUfunction function, const int* sizes, int count) {
+  parameter_sizes[function].assign(sizes, sizes + count);
+}
+long fake_told(char* to) {
+  const long bytes = static_cast<long>(told.size());
+  if (to != nullptr) std::memcpy(to, told.data(), bytes), told.clear();
+  return bytes;
+}
 
 CUresult cuDriverGetVersion(int* version) {
   *version = CUDA_VERSION;
@@ -163,6 +179,18 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, voi
   if (config->sharedMemBytes > most)
     return refuse("bytes of shared memory at launch", config->sharedMemBytes);
   if (parameters == nullptr) return refuse("no parameters", 0);
+  if (const auto sizes = parameter_sizes.find(function); sizes != parameter_sizes.end()) {
+    const uint64_t head[] = {reinterpret_cast<uint64_t>(function), config->gridDimX};
+    told.append(reinterpret_cast<const char*>(head), sizeof head);
+    for (size_t i = 0; i < sizes->second.size(); ++i)
+      told.append(static_cast<const char*>(parameters[i]), sizes->second[i]);
+  }
+  ahead.push_back('0');
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    if (config->attrs[i].id != CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION)
+      return refuse("attribute of a launch", config->attrs[i].id);
+    ahead.back() = config->attrs[i].value.programmaticStreamSerializationAllowed ? '1' : '0';
+  }
   return CUDA_SUCCESS;
 }
 
@@ -189,6 +217,14 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuui
   const unsigned inner = box[0] * bytes;
   if (inner % 16) return refuse("bytes of a row of the box", inner);
   if (inner > swizzle_bytes(swizzle)) return refuse("bytes of a row of the box, swizzled", inner);
+  uint64_t content[16] = {reinterpret_cast<uint64_t>(base)};  // all that a map depends on
+  static_assert(sizeof content == sizeof *map, "1 + 5 + 4 + 5 + 1 words at most");
+  uint64_t* word = content + 1;
+  for (cuuint32_t i = 0; i < rank; ++i) *word++ = sizes[i];
+  for (cuuint32_t i = 0; i + 1 < rank; ++i) *word++ = strides[i];
+  for (cuuint32_t i = 0; i < rank; ++i) *word++ = box[i];
+  *word = static_cast<uint64_t>(type) << 32 | swizzle;
+  std::memcpy(map, content, sizeof content);
   return CUDA_SUCCESS;
 }
 CUresult cuTensorMapEncodeIm2col(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
