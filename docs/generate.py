@@ -139,7 +139,7 @@ def models(document: str) -> str:
     for family in FAMILIES:
         for name in family.models:
             per = ", ".join(["image", "call", *filter(None, [family.groups])])
-            positions = "original" if family.mrope else "compact, original"
+            positions = ", ".join(family.layouts)
             cells = [f"`{name}`", SINCE.get(name, OLDEST), per]
             cells += ["yes" if "video" in family.inputs else "no", positions]
             lines.append(f"| {' | '.join([*cells, 'yes' if name in served else 'no'])} |")

@@ -24,9 +24,11 @@ class Case:
     groups: str | None = None
     frames: tuple[int, ...] = ()  # of each video
     mrope: bool = False  # multimodal rotary positions
+    by_columns: bool = False  # attention counts columns, whatever the positions
     deepstack: bool = False  # features for the first language layers
     bidirectional: str | None = None  # attention in both directions over the "prompt" or "images"
     views: tuple[int, ...] = ()  # of each image, each announced by a token of its own in the prompt
+    crops: tuple[tuple[int, ...], ...] = ()  # tokens of each view of each image, in their order
     timestamps: bool = False  # each frame of a video is announced by a token
     flash: bool = True  # whether it is tested with flash attention too
     typed: bool = False  # the model is told the modality of every token

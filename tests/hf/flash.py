@@ -118,6 +118,8 @@ def use(model, implementation):
     if V4 and model.config.vision_config.model_type == "pixtral":
         # Pixtral's tower fails there: https://github.com/huggingface/transformers/pull/43443
         implementation = {"text_config": implementation, "vision_config": "sdpa"}
+    if model.config.vision_config.model_type == "resnet":  # it has no attention
+        implementation = {"text_config": implementation}
     model.set_attn_implementation(implementation)
 
 
@@ -128,7 +130,7 @@ def uses_flash(model):
 @contextlib.contextmanager
 def attention(model, implementation):
     before = model.config.get_text_config()._attn_implementation
-    if before == implementation:
+    if before in (implementation, "eager"):  # some models know nothing else
         yield
         return
     use(model, implementation)

@@ -49,6 +49,8 @@ def hand_pruned(case, model, inputs, kept, positions="compact"):
         deepstack = getattr(output, "deepstack_features", None)
         if deepstack is not None and isinstance(deepstack[0], torch.Tensor):
             deepstack = [layer.split([len(f) for f in features]) for layer in deepstack]
+    if case.name == "video_llava-video":  # frames
+        features = features.flatten(0, 1).split([17 * n for n in case.frames[: len(kept)]])
     if case.views:
         sizes = [VIEW * views for views in case.views[: len(kept)]]
         features = torch.cat([f.flatten(0, -2) for f in features]).split(sizes)

@@ -12,15 +12,19 @@ from torch import Tensor
 from zoprune.hf import compat
 from zoprune.hf.families.versions import SINCE, since
 
-from tests.hf import grid_models, newer_models, newest_models
+from tests.hf import further_models, grid_models, newer_models, newest_models
 from tests.hf import linear_models as linear
 from tests.hf import mlp_models as mlp
 from tests.hf.case import VIDEOS, Case
 from tests.hf.mlp_models import IMAGE, PAD, VISION_END, VISION_START
 
 NEWEST = Version(transformers.__version__) >= Version("5.24.dev0")  # has every class
-NEWER = [*grid_models.CASES, *newer_models.CASES, *newest_models.CASES]
-SIBLINGS = [*grid_models.SIBLINGS, *newest_models.SIBLINGS]
+NEWER = [
+    *grid_models.CASES,
+    *newer_models.CASES,
+    *newest_models.CASES,
+    *further_models.CASES,
+]
 VIEWS = dict(linear=True, groups="crop", views=linear.VIEWS)
 CASES = [
     Case("llava", mlp.llava, mlp.llava_images),

@@ -247,7 +247,7 @@ def tile_videos(model, count):
     return {"pixel_values_videos": inputs["pixel_values"]}, tokens
 
 
-def minicpm_v(name="MiniCPMV4_6"):
+def minicpm_v(name="MiniCPMV4_6", **more):
     import transformers
 
     text = _qwen("qwen3_5")["text_config"] | RECURRENT
@@ -259,6 +259,7 @@ def minicpm_v(name="MiniCPMV4_6"):
         image_token_id=IMAGE,
         video_token_id=VIDEO,
         insert_layer_id=0,
+        **more,
     )
     return getattr(transformers, f"{name}ForConditionalGeneration")(config)
 
@@ -280,36 +281,48 @@ def strip_videos(model, count):
     return {"pixel_values_videos": pixels, "target_sizes_videos": sizes}, tokens
 
 
+PLAIN = dict(flash=False)
 CASES = [
-    Case("perception_lm", perception_lm, tiles, flash=False),
-    Case("minicpm_v", minicpm_v, strips, flash=False),
-    Case("cosmos3_edge", cosmos3_edge, flat_patches, flash=False, **GRID),
-    Case("paddleocr_vl", paddleocr_vl, single_patches, flash=False, **GRID),
-    Case("minimax_m3", minimax_m3, qwen_images, flash=False),
-    Case("video_llama3", video_llama3, merged_images, flash=False),
+    Case("perception_lm", perception_lm, tiles, **PLAIN),
     Case(
-        "video_llama3-video", video_llama3, merged_videos, frames=(2, 3, 2), flash=False, **VIDEOS
+        "perception_lm-video",
+        perception_lm,
+        tile_videos,
+        placeholder=VIDEO,
+        modality="video",
+        **PLAIN,
     ),
-    Case("llava_next_video", llava_next_video, anyres_images, flash=False),
+    Case("minicpm_v", minicpm_v, strips, **PLAIN),
+    Case("minicpm_v-video", minicpm_v, strip_videos, placeholder=VIDEO, modality="video", **PLAIN),
+    Case("minicpm_ocr", minicpm_ocr, strips, **PLAIN),
+    Case("cosmos3_edge", cosmos3_edge, flat_patches, **PLAIN, **GRID),
+    Case("cosmos3_omni", cosmos3_omni, qwen_images, deepstack=True, **PLAIN, **GRID),
+    Case("cohere_compass", cohere_compass, qwen_images, deepstack=True, **PLAIN, **GRID),
+    Case("paddleocr_vl", paddleocr_vl, single_patches, **PLAIN, **GRID),
+    Case("minimax_m3", minimax_m3, qwen_images, **PLAIN),
+    Case("video_llama3", video_llama3, merged_images, **PLAIN),
+    Case("video_llama3-video", video_llama3, merged_videos, frames=(2, 3, 2), **PLAIN, **VIDEOS),
+    Case("llava_next_video", llava_next_video, anyres_images, **PLAIN),
     Case(
         "llava_next_video-video",
         llava_next_video,
         pooled_videos,
         frames=(3, 3, 3),
-        flash=False,
+        **PLAIN,
         **VIDEOS,
     ),
-]
-SIBLINGS = [
-    Case("minicpm_ocr", minicpm_ocr, strips),
-    Case("minicpm_v-video", minicpm_v, strip_videos, placeholder=VIDEO, modality="video"),
-    Case("perception_lm-video", perception_lm, tile_videos, placeholder=VIDEO, modality="video"),
-    Case("hyperclovax", hyperclovax, qwen_images, linear=True),
-    Case("cosmos3_omni", cosmos3_omni, qwen_images, deepstack=True, **GRID),
-    Case("fast_vlm", fast_vlm, small_images),
-    Case("got_ocr2", got_ocr2, large_images, linear=True),
-    Case("janus", janus, llava_images),
-    Case("cohere_compass", cohere_compass, qwen_images, deepstack=True, **GRID),
-    Case("exaone4_5", exaone4_5, qwen_images),
-    Case("exaone4_5-video", exaone4_5, qwen_videos, frames=(2, 3, 2), **VIDEOS),
+    Case("hyperclovax", hyperclovax, qwen_images, linear=True, by_columns=True, **PLAIN),
+    Case("fast_vlm", fast_vlm, small_images, **PLAIN),
+    Case("got_ocr2", got_ocr2, large_images, linear=True, **PLAIN),
+    Case("janus", janus, llava_images, **PLAIN),
+    Case("exaone4_5", exaone4_5, qwen_images, by_columns=True, **PLAIN),
+    Case(
+        "exaone4_5-video",
+        exaone4_5,
+        qwen_videos,
+        frames=(2, 3, 2),
+        by_columns=True,
+        **PLAIN,
+        **VIDEOS,
+    ),
 ]

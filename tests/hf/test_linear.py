@@ -76,9 +76,12 @@ def test_more_images_than_the_prompt_has_is_an_error(linear):
     case, model = linear
     inputs = prompt(case, model, (2,))
     pixels = inputs["pixel_values"]
-    inputs["pixel_values"] = pixels[:, :1] if case.views else pixels[:1]
+    if case.crops or case.name == "hyperclovax":  # pixels of one image are many rows
+        inputs |= case.images(model, 1)[0]
+    else:
+        inputs["pixel_values"] = pixels[:, :1] if case.views else pixels[:1]
     if case.typed:
         inputs["image_position_ids"] = inputs["image_position_ids"][:1]
     zoprune.prune(model, 6)
-    with pytest.raises(ValueError, match=r"input_ids: expected (16|6) image tokens"):
+    with pytest.raises(ValueError, match=r"input_ids: expected (16|6|34) image tokens"):
         model(**inputs)

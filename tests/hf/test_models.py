@@ -16,7 +16,7 @@ from zoprune.hf.settings import pruning_of  # noqa: E402
 
 from tests.hf import flash as hf_flash  # noqa: E402
 from tests.hf.flash import FLASH, uses_flash  # noqa: E402
-from tests.hf.hand_pruned import continued, hand_pruned, logits_of  # noqa: E402
+from tests.hf.hand_pruned import V5_18, continued, hand_pruned, logits_of  # noqa: E402
 from tests.hf.linear_models import VIEW  # noqa: E402
 from tests.hf.mlp_models import IMAGE, VIDEO, VOCAB  # noqa: E402
 from tests.hf.models import CASES, make, prompt  # noqa: E402
@@ -55,6 +55,13 @@ def model(family, case):
     return family[1]
 
 
+def skip_positions(case, positions):
+    if case.mrope and positions == "compact":
+        pytest.skip("multimodal rotary positions are always the original ones")
+    if case.by_columns and positions == "original":
+        pytest.skip("its attention counts columns")
+
+
 @torch.no_grad()
 @layouts
 def test_keeping_all_tokens_changes_nothing(case, model, layout):
@@ -79,8 +86,7 @@ def test_keeping_all_tokens_generates_the_same(case, model):
 @layouts
 @pytest.mark.parametrize("positions", ["compact", "original"])
 def test_logits_are_those_of_hand_pruned_embeddings(case, model, layout, positions):
-    if case.mrope and positions == "compact":
-        pytest.skip("multimodal rotary positions are always the original ones")
+    skip_positions(case, positions)
     rows, padding = LAYOUTS[layout]
     inputs = prompt(case, model, rows, padding)
     zoprune.prune(model, 5, positions=positions)
@@ -99,8 +105,7 @@ def test_logits_are_those_of_hand_pruned_embeddings(case, model, layout, positio
 @pytest.mark.parametrize("layout", ["one", "left"])
 @pytest.mark.parametrize("positions", ["compact", "original"])
 def test_generation_is_that_of_hand_pruned_embeddings(case, model, layout, positions):
-    if case.mrope and positions == "compact":
-        pytest.skip("multimodal rotary positions are always the original ones")
+    skip_positions(case, positions)
     inputs = prompt(case, model, *LAYOUTS[layout])
     zoprune.prune(model, 5, positions=positions)
     output = model.generate(
@@ -137,7 +142,9 @@ def refuse_to_draft(model):
 
 @torch.no_grad()
 @attentions
-def test_guessed_tokens_and_beams_change_nothing(case, model):
+def test_guessed_tokens_change_nothing(case, model):
+    if sees_what_comes_with_it(case, model):
+        pytest.skip("drafts attend to each other")
     refuse_to_draft(model)
     inputs = prompt(case, model, (1,))
     inputs["input_ids"][0, -1] = inputs["input_ids"][0, 0]  # a guess for the first step already
@@ -145,17 +152,27 @@ def test_guessed_tokens_and_beams_change_nothing(case, model):
     zoprune.prune(model, 5)
     expected = model.generate(**inputs, **options)
     lookup = dict(prompt_lookup_num_tokens=2, eos_token_id=VOCAB)
-    if not sees_what_comes_with_it(case, model):
-        assert torch.equal(model.generate(**inputs, **options, **lookup), expected)
-    if case.name in ("glm4v-video", "llama4"):
-        return  # transformers does not repeat these features for beams, pruned or not
-    beams = dict(num_beams=2, num_return_sequences=2, return_dict_in_generate=True)
-    output = model.generate(**inputs, **options, **beams, output_scores=True)
-    kept = zoprune.report(model).kept
-    (hand,) = hand_pruned(case, model, inputs, kept, pruning_of(model).positions)
-    for ids, score in zip(output.sequences, output.sequences_scores, strict=True):
-        answer = ids[-6:]
-        chosen = continued(model, hand, answer).log_softmax(-1).gather(1, answer[:, None])
+    assert torch.equal(model.generate(**inputs, **options, **lookup), expected)
+
+
+@torch.no_grad()
+@attentions
+def test_beams_of_a_batch(case, model):
+    """Rows that keep different numbers of tokens: each beam has those of its own image."""
+    if case.name == "llama4" or (case.name == "glm4v-video" and not V5_18):
+        pytest.skip("transformers does not repeat these features, pruned or not")
+    inputs = prompt(case, model, (1, 1))
+    options = dict(max_new_tokens=4, do_sample=False, suppress_tokens=[IMAGE, VIDEO])
+    options |= dict(num_beams=2, num_return_sequences=2, return_dict_in_generate=True)
+    zoprune.prune(model, 9, per="call")
+    output = model.generate(**inputs, **options, output_scores=True)
+    kept, positions = zoprune.report(model).kept, pruning_of(model).positions
+    zoprune.restore(model)
+    hand = [row for row in hand_pruned(case, model, inputs, kept, positions) for _ in range(2)]
+    answers = zip(hand, output.sequences, output.sequences_scores, strict=True)
+    for row, ids, score in answers:
+        answer = ids[-4:]
+        chosen = continued(model, row, answer).log_softmax(-1).gather(1, answer[:, None])
         torch.testing.assert_close(chosen.mean(), score, atol=1e-4, rtol=1e-4)
 
 
@@ -178,12 +195,60 @@ def test_a_model_that_drafts_changes_nothing(case, model):
 def test_a_static_cache_changes_nothing(case, model):
     if V4 and uses_flash(model):
         pytest.skip("transformers 4: flash attention sees the part of a cache that is still empty")
+    if case.name.startswith("inkling2"):
+        pytest.skip("its attention takes no static cache, pruned or not")
     greedy = dict(max_new_tokens=3, do_sample=False)
     zoprune.prune(model, 6)
     inputs = prompt(case, model, (1,) if uses_flash(model) else (2, 1))
     expected = model.generate(**inputs, **greedy)
     output = model.generate(**inputs, **greedy, cache_implementation="static")
     assert torch.equal(output, expected)
+
+
+@torch.no_grad()
+def test_eager_attention_gives_the_same(case, model):
+    inputs = prompt(case, model, (2, 1))
+    before = model.config.get_text_config()._attn_implementation
+    zoprune.prune(model, 5)
+    expected = model(**inputs).logits
+    hf_flash.use(model, "eager")
+    logits = model(**inputs).logits
+    hf_flash.use(model, before)
+    real = zoprune.report(model).shorten(inputs["attention_mask"], 0).bool()
+    torch.testing.assert_close(logits[real], expected[real], atol=1e-4, rtol=1e-4)
+
+
+def test_loss_and_gradients(case, model):
+    """Those of the unpruned model with all tokens, and with some, of the kept columns."""
+    inputs = prompt(case, model, (2, 1))
+    hidden = (inputs["input_ids"] == case.placeholder) | (inputs["attention_mask"] == 0)
+    labels = inputs["input_ids"].masked_fill(hidden, -100)
+
+    def trained():
+        model.zero_grad()
+        output = model(**inputs, labels=labels)
+        output.loss.backward()
+        return output, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+    try:
+        unpruned, expected = trained()
+        zoprune.prune(model, 1.0)
+        output, gradients = trained()
+        torch.testing.assert_close(output.loss, unpruned.loss)
+        torch.testing.assert_close(gradients, expected, atol=1e-5, rtol=1e-3)
+        zoprune.prune(model, 5)
+        output, gradients = trained()
+        short = zoprune.report(model).shorten(labels)[:, 1:]
+        loss = torch.nn.functional.cross_entropy(
+            output.logits[:, :-1].flatten(0, 1), short.flatten()
+        )
+        torch.testing.assert_close(output.loss, loss)
+        family = pruning_of(model).family
+        parts = {p for m in family.modules(core_of(model)) for p in m.parameters()}
+        names = [n for n, p in model.named_parameters() if p in parts]
+        assert names and any(gradients[name].abs().sum() > 0 for name in names)
+    finally:
+        model.zero_grad()
 
 
 @torch.no_grad()
@@ -231,8 +296,7 @@ def test_scores_are_of_the_right_tokens(case, model):
 @attentions
 @pytest.mark.parametrize("positions", ["compact", "original"])
 def test_a_conversation_goes_on_from_the_cache(case, model, positions):
-    if case.mrope and positions == "compact":
-        pytest.skip("multimodal rotary positions are always the original ones")
+    skip_positions(case, positions)
     inputs = prompt(case, model, (2,))
     options = dict(max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
     options["suppress_tokens"] = [case.placeholder]
@@ -275,6 +339,12 @@ def test_a_budget_per_crop_or_frame(case, model):
     if case.views:
         per_view = [(k // VIEW).bincount().tolist() for k in report.kept]
         assert per_view == [[2] * views for views in case.views[:2]]
+        return
+    if case.crops:
+        for tokens, views in zip(report.kept, case.crops[:2], strict=True):
+            ends = torch.tensor(views).cumsum(0)
+            of_view = torch.bucketize(tokens, ends, right=True)
+            assert of_view.bincount(minlength=len(views)).tolist() == [2] * len(views)
         return
     if case.groups == "crop":
         assert [int((k < 16).sum()) for k in report.kept] == [2, 2]  # the base view

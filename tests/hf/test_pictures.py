@@ -57,12 +57,25 @@ PROCESSORS = {
     "deepseek_vl": ("Siglip", dict(size=SQUARE)),
     **{name: ("Siglip", dict(size=LARGE)) for name in ("aya_vision", "cohere2_vision", "llama4")},
     "qianfan_ocr": ("GotOcr2", dict(size=LARGE)),
+    "janus": ("Siglip", dict(size=SQUARE)),
+    "fast_vlm": ("Siglip", dict(size={"height": 32, "width": 32})),
+    "got_ocr2": ("Siglip", dict(size={"height": 112, "width": 112})),
+    "video_llava": ("CLIP", dict(size={"shortest_edge": 28}, crop_size=28)),
+    "video_llava-video": ("CLIP", dict(size={"shortest_edge": 28}, crop_size=28)),
 }
 # photos are wide, to tell rows from columns, but for those that are squeezed or scaled down
 ONE_FRAME = ("cosmos3_edge", "video_llama3", "video_llama3-video")
 PATCHED = (
     "perception_lm",
+    "perception_lm-video",
     "minicpm_v",
+    "minicpm_v-video",
+    "minicpm_ocr",
+    "minicpm_v4_7",
+    "minicpm_v4_7-video",
+    "inkling2",
+    "inkling2_loop",
+    "step3p7",
     "kimi_k25",
     "paddleocr_vl",
     "lfm2_vl",
@@ -82,6 +95,8 @@ SIZES |= {name: (56, 56) for name in ("llava_onevision-video", "internvl", "pali
 SIZES |= {
     n: (56, 56) for n in ("perception_lm", "aya_vision", "cohere2_vision", "llama4", "qianfan_ocr")
 }
+SIZES |= {n: (56, 56) for n in ("perception_lm-video", "janus", "video_llava", "video_llava-video")}
+SIZES |= {"fast_vlm": (64, 64), "got_ocr2": (112, 112), "step3p7": (112, 112)}
 HALVES = [(0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0, 1, 1)]  # left, top, right, bottom of each view
 
 
@@ -115,15 +130,22 @@ class Patches:
 
     def __call__(self, images, return_tensors):
         (pixels,) = torch.as_tensor(np.array(self.resize(images=images)["pixel_values"]))
-        if self.name == "perception_lm":
+        if self.name.startswith("perception_lm"):
             return {"pixel_values": pixels[None, None]}
+        if self.name == "step3p7":
+            return {"pixel_values": pixels[None]}
         rows, columns = pixels.shape[1] // 7, pixels.shape[2] // 7
         patches = pixels.unflatten(2, (columns, 7)).unflatten(1, (rows, 7))  # [3, r, 7, c, 7]
         patches = patches.permute(1, 3, 0, 2, 4).flatten(0, 1)
         if self.name in ("kimi_k25", "paddleocr_vl"):
             grid = torch.tensor([[1, rows, columns]])
             return {"pixel_values": patches, "image_grid_thw": grid}
-        if self.name == "minicpm_v":
+        if self.name.startswith("inkling2"):
+            tokens = pixels.unflatten(2, (columns // 2, 14)).unflatten(1, (rows // 2, 14))
+            grid = torch.tensor([[1, rows // 2, columns // 2]])
+            tokens = tokens.permute(1, 3, 2, 4, 0).flatten(0, 1)
+            return {"pixel_values": tokens, "image_grid_thw": grid}
+        if self.name.startswith("minicpm"):
             strip = patches.permute(1, 2, 0, 3).flatten(2)[None]
             return {"pixel_values": strip, "target_sizes": torch.tensor([[rows, columns]])}
         patches = patches.permute(0, 2, 3, 1).flatten(1)[None]
@@ -175,6 +197,9 @@ def model_inputs(case, processor, picture):
     inputs = {name: torch.as_tensor(value) for name, value in inputs.items()}
     if case.modality == "image":
         return inputs
+    if not case.frames:  # a frame is an image of its own
+        names = {"pixel_values": "pixel_values_videos", "target_sizes": "target_sizes_videos"}
+        return {names[name]: value for name, value in inputs.items()}
     grey = [photo(*picture.size, square=False)]
     before = processor(images=grey, return_tensors="pt")["pixel_values"]
     frames = torch.cat([before, inputs["pixel_values"]])
@@ -228,7 +253,10 @@ def test_every_token_has_its_place(family):
     assert len(report.views) == len(report.scores) == 3
     for views, scores in zip(report.views, report.scores, strict=True):
         placed = torch.cat([view.tokens.flatten() for view in views])
-        assert torch.equal(placed.sort().values, (~scores.isnan()).nonzero()[:, 0])
+        expected = (~scores.isnan()).nonzero()[:, 0]
+        if case.name == "video_llava-video":  # class tokens have none
+            expected = expected[expected % 17 > 0]
+        assert torch.equal(placed.sort().values, expected)
     report.picture(2)
 
 
@@ -243,7 +271,7 @@ def test_views_show_the_photo(family, planted):
     parts = HALVES if case.views else [(0, 0, 1, 1)] * len(report.views[0])
     views = report.views[0][-len(parts) :]
     shown = overlay.photos(views, processor)
-    if case.modality == "video":
+    if case.frames:
         assert not redness(shown[0]).any()
         shown, parts = shown[-1:], parts[-1:]
     for image, part in zip(shown, parts, strict=True):
@@ -254,7 +282,9 @@ def test_views_show_the_photo(family, planted):
 
 def test_the_kept_square_is_red(family, planted, monkeypatch):
     monkeypatch.setattr(overlay, "SIDE", 240)  # a smaller picture, for speed
-    _, _, processor = family
+    case, _, processor = family
+    if case.name in ("got_ocr2", "step3p7"):
+        pytest.skip("convolutions spread the square over its neighbours")
     _, report, change = planted
     seen = 0
     for view in report.views[0]:

@@ -24,9 +24,9 @@ from .shortening import shorten
 def methods(model: nn.Module) -> dict[str, Method]:
     """What ``prune`` puts on a model: ``generate``, and what older versions need beside it."""
     functions: dict[str, Callable] = {"generate": generate}
+    functions["_expand_inputs_for_generation"] = expand_for_beams
     if not compat.FEEDS_FEATURES:
         functions["prepare_inputs_for_generation"] = prepare_inputs_for_generation
-        functions["_expand_inputs_for_generation"] = expand_for_beams
         functions["_get_candidate_generator"] = draft_from_text
     return {name: Method(model, function, name) for name, function in functions.items()}
 
@@ -40,6 +40,7 @@ def generate(model: Any, original: Callable, *args: Any, **kwargs: Any) -> Any:
         return original(*args, **kwargs)
     if compat.RENAMED_CACHE and "past_key_values" in arguments:
         arguments.setdefault("cache", arguments.pop("past_key_values"))
+    arguments = pruning.family.by_present_names(arguments)
     cache, turn = take(arguments)
     has_images = any(arguments.get(n[0]) is not None for n in pruning.family.inputs.values())
     if turn is None and not has_images:
@@ -112,6 +113,30 @@ def _with_full_prompt(output: Any, prompt: Tensor, length: int) -> Any:
     return output
 
 
+def expand_for_beams(
+    model: Any,
+    original: Callable,
+    expand_size: int = 1,
+    is_encoder_decoder: bool = False,
+    input_ids: Tensor | None = None,
+    **arguments: Any,
+) -> tuple[Tensor | None, dict[str, Any]]:
+    """Repeat the prompts' rows, each with the features of its own images."""
+    expand = functools.partial(original, expand_size, is_encoder_decoder, input_ids)
+    if not generating.get() or expand_size == 1:
+        return expand(**arguments)
+    if not compat.FEEDS_FEATURES:
+        return expand_embeddings(expand_size, input_ids, arguments)
+    outputs = (arguments.get(compat.FEATURES) or {}).values()
+    joined = [output for output in outputs if getattr(output, "runs", None)]
+    for output in joined:
+        output.pooler_output = list(output.pooler_output[0].split(output.runs))
+    result = expand(**arguments)
+    for output in joined:
+        output.pooler_output = torch.cat(output.pooler_output)[None]
+    return result
+
+
 # -- versions whose models take features as embeddings only ----------------------------------------
 
 
@@ -161,24 +186,17 @@ def draft_from_text(model: Any, original: Callable, **arguments: Any) -> Any:
     return original(**arguments)
 
 
-def expand_for_beams(
-    model: Any,
-    original: Callable,
-    expand_size: int = 1,
-    is_encoder_decoder: bool = False,
-    input_ids: Tensor | None = None,
-    **arguments: Any,
+def expand_embeddings(
+    times: int, input_ids: Tensor | None, arguments: dict[str, Any]
 ) -> tuple[Tensor | None, dict[str, Any]]:
     """Every tensor has a batch here; the original of some models looks for images."""
-    if not generating.get() or expand_size == 1:
-        return original(expand_size, is_encoder_decoder, input_ids, **arguments)
     for name, value in arguments.items():
         if isinstance(value, Tensor):
             multimodal = name == "position_ids" and value.dim() == 3
             dim = 1 if multimodal and not compat.COUNTS_POSITIONS else 0
-            arguments[name] = value.repeat_interleave(expand_size, dim=dim)
+            arguments[name] = value.repeat_interleave(times, dim=dim)
     if input_ids is not None:
-        input_ids = input_ids.repeat_interleave(expand_size, dim=0)
+        input_ids = input_ids.repeat_interleave(times, dim=0)
     return input_ids, arguments
 
 

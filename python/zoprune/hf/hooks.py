@@ -86,6 +86,7 @@ def _before(
         arguments = {**dict(zip(names, args, strict=False)), **kwargs}
         if len(arguments) < len(args) + len(kwargs):
             return None  # the error is the forward's
+    arguments = pruning.family.by_present_names(arguments)
     for names in pruning.family.inputs.values():
         if arguments.get(names[0]) is not None:
             return (), _shortened(module, core, pruning, arguments)

@@ -94,11 +94,10 @@ def prune(
         raise ValueError(
             f"zoprune: per: expected {known}, got '{per}' ('call': over all images of a call)"
         )
-    allowed: list[choices.Positions] = ["original"] if family.mrope else ["compact", "original"]
-    positions = allowed[0] if positions is None else positions
-    if positions not in allowed:
+    positions = family.layouts[0] if positions is None else positions
+    if positions not in family.layouts:
         raise ValueError(
-            f"zoprune: positions: expected one of {', '.join(allowed)}, got '{positions}'"
+            f"zoprune: positions: expected one of {', '.join(family.layouts)}, got '{positions}'"
         )
     if not isinstance(full_logits, bool):
         raise ValueError(f"zoprune: full_logits: expected True or False, got {full_logits!r}")

@@ -13,6 +13,7 @@ from .glm4v import Glm4V
 from .got_ocr2 import GotOcr2
 from .hyperclovax import HyperClovaX
 from .idefics3 import Idefics3
+from .inkling2 import Inkling2
 from .internvl import InternVL
 from .kimi_k25 import KimiK25
 from .lfm2_vl import Lfm2VL, Lfm3VL
@@ -21,7 +22,7 @@ from .llava import DeepseekVL, FastVlm, Llava, VipLlava
 from .llava_next import LlavaNext
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOnevision
-from .minicpm_v import MiniCpmV
+from .minicpm_v import MiniCpmV, MiniCpmV47
 from .minimax_m3 import MiniMaxM3
 from .mistral3 import LightOnOcr, Mistral3
 from .paddleocr_vl import PaddleOcrVL
@@ -30,12 +31,15 @@ from .perception_lm import PerceptionLM
 from .qwen2_vl import Cosmos3Edge, Exaone45, Qwen2VL, Qwen25VL, Qwen35
 from .qwen3_vl import Qwen3VL
 from .refused import REASONS
+from .step3p7 import Step3p7
 from .versions import OLDEST, SINCE, since
 from .video_llama3 import VideoLlama3
+from .video_llava import VideoLlava
 
 FAMILIES: tuple[Family, ...] = (
     Llava(),
     VipLlava(),
+    VideoLlava(),
     LlavaNext(),
     LlavaNextVideo(),
     LlavaOnevision(),
@@ -50,6 +54,8 @@ FAMILIES: tuple[Family, ...] = (
     PaddleOcrVL(),
     MiniMaxM3(),
     MiniCpmV(),
+    MiniCpmV47(),
+    Inkling2(),
     Glm4V(),
     KimiK25(),
     InternVL(),
@@ -63,6 +69,7 @@ FAMILIES: tuple[Family, ...] = (
     Lfm3VL(),
     PaliGemma(),
     GotOcr2(),
+    Step3p7(),
     HyperClovaX(),
     Idefics3(),
     Gemma3(),

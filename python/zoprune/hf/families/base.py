@@ -17,6 +17,7 @@ from ...projector import Projector, find_projector
 from .. import compat
 
 if TYPE_CHECKING:
+    from ... import choices
     from ..shortening import Prompt
 
 # the module whose inputs this thread or task collects, and these
@@ -83,6 +84,23 @@ class Family:
     further: tuple[str, ...] = ()  # modules that ``describe`` needs beside the projector
     language_model = "model.language_model"
     mrope = False  # multimodal rotary positions, computed from the image grid
+    by_columns = False  # attention or ``generate`` counts columns: positions cannot have gaps
+    renamed: ClassVar[dict[str, str]] = {}  # what transformers still takes under an older name
+
+    @property
+    def layouts(self) -> list[choices.Positions]:
+        """What ``positions`` may be, the default first."""
+        if self.mrope:
+            return ["original"]
+        return ["compact"] if self.by_columns else ["compact", "original"]
+
+    def by_present_names(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """A call's arguments as transformers renames them: the new name wins."""
+        old = [name for name in self.renamed if name in arguments]
+        if not old:
+            return arguments
+        new = {self.renamed[name]: arguments[name] for name in old}
+        return {n: v for n, v in {**new, **arguments}.items() if n not in old}
 
     def describe(self, *modules: Any) -> Projector:
         """The layers of the projector module, and of the further ones."""
@@ -152,10 +170,15 @@ class Family:
     def shortened_output(self, tokens: VisualTokens, kept: Tensor) -> Any:
         """The encoder's output with only the kept features."""
         features: Any = tokens.only(kept)
-        if isinstance(tokens.features, Tensor):  # [images, k, D], one run of tokens if they differ
-            alike = len({len(f) for f in features}) == 1
-            features = torch.stack(features) if alike else torch.cat(features)[None]
-        return type(tokens.output)(pooler_output=features)
+        if not isinstance(tokens.features, Tensor):
+            return type(tokens.output)(pooler_output=features)
+        counts = [len(f) for f in features]  # [images, k, D], one run of tokens if they differ
+        alike = len(set(counts)) == 1
+        output = type(tokens.output)(
+            pooler_output=torch.stack(features) if alike else torch.cat(features)[None]
+        )
+        output.runs = None if alike else counts
+        return output
 
     def views(
         self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]

@@ -4,11 +4,20 @@ Sensitivity is that of the gated MLP: perturbations enter where its two first la
 of a video stand apart in the prompt, between timestamps, under the placeholder of images.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from ...gated import GatedProjector
 from ...projector import Projector, activation_of
+from .. import compat
+from .base import VisualTokens
 from .qwen2_vl import Qwen2VL
+
+if TYPE_CHECKING:
+    from ..shortening import Prompt
 
 
 class Glm4V(Qwen2VL):
@@ -29,3 +38,16 @@ class Glm4V(Qwen2VL):
 
     def token_id(self, core: Any, modality: str) -> int:
         return core.config.image_token_id
+
+    def feed(
+        self,
+        core: Any,
+        prompt: Prompt,
+        tokens: dict[str, VisualTokens],
+        kept: dict[str, Tensor],
+    ) -> dict[str, Any]:
+        """Frames alone go as images: beams and chunks of a prompt look for their placeholders."""
+        inputs = super().feed(core, prompt, tokens, kept)
+        if list(inputs.get(compat.FEATURES, {})) == ["video"]:
+            inputs[compat.FEATURES] = {"image": inputs[compat.FEATURES]["video"]}
+        return inputs

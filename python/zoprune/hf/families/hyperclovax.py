@@ -7,3 +7,4 @@ class HyperClovaX(Grids):
     models: tuple[str, ...] = ("HyperCLOVAXVisionV2ForConditionalGeneration",)
     projector = "model.projector"
     tower = "model.vision_model"
+    by_columns = True  # ``generate`` ignores positions

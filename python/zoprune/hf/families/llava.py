@@ -10,7 +10,7 @@ from .base import Family, View, sized_views
 
 class Llava(Family):
     models: tuple[str, ...] = ("LlavaForConditionalGeneration",)
-    passed_on = ("image_sizes",)
+    passed_on: tuple[str, ...] = ("image_sizes",)
 
     def views(
         self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
@@ -24,6 +24,13 @@ class VipLlava(Llava):
     """A LayerNorm over the features of several layers, then the MLP."""
 
     models: tuple[str, ...] = ("VipLlavaForConditionalGeneration",)
+
+    def project(self, core: Any, inputs: dict[str, Any], modality: str) -> tuple[Any, Tensor]:
+        """``forward`` takes the layers under their older name too."""
+        layers = inputs.get("vision_feature_layers")
+        if layers is not None:
+            inputs = inputs | {"vision_feature_layer": layers}
+        return super().project(core, inputs, modality)
 
 
 class DeepseekVL(Llava):

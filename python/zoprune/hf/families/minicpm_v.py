@@ -1,4 +1,4 @@
-"""MiniCPM-V 4.6 and MiniCPM-OCR: 2 x 2 patches to a token, a norm and the MLP.
+"""MiniCPM-V 4.6 and 4.7, MiniCPM-OCR: 2 x 2 patches to a token, a norm and the MLP.
 
 A slice of a photo, and a frame of a video, is an image of its own.
 """
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...projector import Projector, find_projector
 from .base import Family, View
+from .qwen2_vl import Qwen2VL
 
 
 class MiniCpmV(Family):
@@ -52,3 +53,12 @@ class MiniCpmV(Family):
             grid = torch.arange(len(tokens)).view(rows, -1)
             views.append([View(photo.flatten(3).flatten(1, 2), grid)])
         return views
+
+
+class MiniCpmV47(MiniCpmV):
+    """The slices of a photo share a canvas of positions with its view as a whole."""
+
+    models: tuple[str, ...] = ("MiniCPMV4_7ForConditionalGeneration",)
+    mrope = True
+    positions = Qwen2VL.positions
+    settle = Qwen2VL.settle

@@ -88,9 +88,10 @@ class Qwen25VL(Qwen2VL):
 
 
 class Exaone45(Qwen25VL):
-    """The tower of Qwen2.5-VL, and ordinary positions."""
+    """The tower of Qwen2.5-VL, and ordinary positions, which ``generate`` ignores."""
 
     models: tuple[str, ...] = ("Exaone4_5_ForConditionalGeneration",)
     mrope = False
+    by_columns = True
     positions = Grids.positions
     settle = Grids.settle

@@ -12,7 +12,6 @@ _NO_TEXT = "it does not write text token by token"
 _NORM = "its projector ends in a norm"
 _TOWERS = "its projector reads two vision towers at once"
 _SEPARATORS = "its prompt has newlines and separators of its own among the visual tokens"
-_UNWRITTEN = "no adapter has been written for it"
 
 REASONS = {
     "Apertus1p5ForConditionalGeneration": _DISCRETE,
@@ -30,7 +29,7 @@ REASONS = {
     "EvollaForProteinText2Text": _NO_IMAGES,
     "Florence2ForConditionalGeneration": _ENCODER,
     "FuyuForCausalLM": _PATCHES,
-    "Gemma3nForConditionalGeneration": _UNWRITTEN,
+    "Gemma3nForConditionalGeneration": _NORM,
     "Gemma4UnifiedForConditionalGeneration": _PATCHES,
     "GitForCausalLM": "its images stand before the prompt, no tokens of which are theirs",
     "Glm5NextForConditionalGeneration": "its projector clamps what its gate lets through",
@@ -40,14 +39,11 @@ REASONS = {
     "HYV4VLForConditionalGeneration": _MIXES,
     "Idefics2ForConditionalGeneration": _QUERIES,
     "IdeficsForVisionText2Text": _CROSS,
-    "Inkling2ForConditionalGeneration": _UNWRITTEN,
-    "Inkling2LoopForConditionalGeneration": _UNWRITTEN,
     "InklingForConditionalGeneration": "its tower is its projector, layer by layer",
     "InstructBlipForConditionalGeneration": _QUERIES,
     "InstructBlipVideoForConditionalGeneration": _QUERIES,
     "Kosmos2_5ForConditionalGeneration": _QUERIES,
     "Kosmos2ForConditionalGeneration": _QUERIES,
-    "MiniCPMV4_7ForConditionalGeneration": _UNWRITTEN,
     "Mistral4ForCausalLM": _NO_IMAGES,
     "MllamaForConditionalGeneration": _CROSS,
     "Molmo2ForConditionalGeneration": _MIXES,
@@ -63,10 +59,8 @@ REASONS = {
     "Qwen3OmniMoeForConditionalGeneration": _AUDIO,
     "Qwen3OmniMoeThinkerForConditionalGeneration": _AUDIO,
     "Qwen4ExpForConditionalGeneration": "its language model reads groups of neighbouring token ids",
-    "Step3p7ForConditionalGeneration": _UNWRITTEN,
     "T5Gemma2ForConditionalGeneration": _ENCODER,
     "UdopForConditionalGeneration": _ENCODER,
     "UnlimitedOcrForConditionalGeneration": _SEPARATORS,
-    "VideoLlavaForConditionalGeneration": _UNWRITTEN,
     "VisionEncoderDecoderModel": _ENCODER,
 }

@@ -25,14 +25,19 @@ SINCE = {
     "Gemma4ForConditionalGeneration": "5.18",
     # Another forward or layout in 5.17, or not there at all.
     "HyperCLOVAXVisionV2ForConditionalGeneration": "5.24",
+    "Inkling2ForConditionalGeneration": "5.24",
+    "Inkling2LoopForConditionalGeneration": "5.24",
     "Lfm3VlForConditionalGeneration": "5.24",
     "Llama4ForConditionalGeneration": "5.24",
     "LlavaNextVideoForConditionalGeneration": "5.24",
     "MiniCPMOcrForConditionalGeneration": "5.24",
     "MiniCPMV4_6ForConditionalGeneration": "5.24",
+    "MiniCPMV4_7ForConditionalGeneration": "5.24",
     "MiniMaxM3SparseForConditionalGeneration": "5.24",
     "MistralLarge4ForConditionalGeneration": "5.24",
     "PerceptionLMForConditionalGeneration": "5.24",
+    "Step3p7ForConditionalGeneration": "5.24",
+    "VideoLlavaForConditionalGeneration": "5.24",
 }
 
 
