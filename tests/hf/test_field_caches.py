@@ -12,8 +12,8 @@ transformers = pytest.importorskip(
 import zoprune  # noqa: E402
 from transformers import DynamicCache, StaticCache  # noqa: E402
 
-from tests.hf.field import BY_NAME, CACHE, GREEDY, V4, cache_of, next_turn  # noqa: E402
-from tests.hf.models import make, prompt  # noqa: E402
+from tests.hf.field import BY_NAME, CACHE, CASE, GREEDY, V4, cache_of, next_turn  # noqa: E402
+from tests.hf.models import IMAGE, make, prompt  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -175,3 +175,58 @@ def test_a_next_turn_with_the_first_ones_labels(model, inputs):
     given = turn | {"labels": inputs["input_ids"], CACHE: cache_of(first)}
     if not V4:  # which refuses labels in generate, pruned or not
         assert torch.equal(model.generate(**given, **GREEDY), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("positions", ["compact", "original"])
+@pytest.mark.parametrize("mask", ["none", "short", "full"])
+def test_a_next_turn_of_forward_brings_another_image(model, mask, positions):
+    """As the whole conversation at once, in a batch whose first row is padded."""
+    rows = (2,) if mask == "none" else (2, 2)
+    whole = prompt(CASE, model, rows)
+    ids, seen = whole["input_ids"], whole["attention_mask"]
+    cut = int((ids[0] == IMAGE).nonzero()[16, 0]) - 1
+    pixels = whole["pixel_values"].unflatten(0, (len(rows), 2))
+    zoprune.prune(model, 6, positions=positions)
+    longer = torch.nn.functional.pad(ids, (0, 1), value=5)
+    ones = torch.ones_like(longer[:, :1])
+    expected = model(
+        **(whole | {"input_ids": longer, "attention_mask": torch.cat([seen, ones], 1)})
+    )
+    first = model(
+        input_ids=ids[:, :cut],
+        attention_mask=seen[:, :cut],
+        pixel_values=pixels[:, 0],
+        use_cache=True,
+    )
+    held = zoprune.report(model).shorten(seen[:, :cut], 0) if mask == "short" else seen[:, :cut]
+    turn = {"input_ids": ids[:, cut:], "pixel_values": pixels[:, 1]}
+    given = torch.cat([held, seen[:, cut:]], 1)
+    masks = {} if mask == "none" else {"attention_mask": given}
+    second = model(**turn, **masks, **{CACHE: cache_of(first)}, use_cache=True)
+    torch.testing.assert_close(second.logits[:, -2:], expected.logits[:, -3:-1])
+    if mask == "short":
+        held = zoprune.report(model).shorten(seen[:, cut:], 0)
+        given = torch.cat([zoprune.report(first).shorten(seen[:, :cut], 0), held], 1)
+    masks = {} if mask == "none" else {"attention_mask": torch.cat([given, ones], 1)}
+    third = model(input_ids=longer[:, -1:], **masks, **{CACHE: cache_of(second)})
+    torch.testing.assert_close(third.logits[:, -1], expected.logits[:, -1])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("before, after", [("compact", "original"), ("original", "compact")])
+def test_a_cache_keeps_the_positions_that_it_was_begun_with(model, inputs, before, after):
+    zoprune.prune(model, 6, positions=before)
+    options = GREEDY | dict(return_dict_in_generate=True, output_logits=True)
+    first = model.generate(**inputs, **options)
+    again = model(**inputs, use_cache=True)
+    turn = next_turn(first.sequences)
+    expected = model.generate(**(inputs | turn), **options)
+    text = torch.tensor([[7, 8, 9]])
+    whole = torch.cat([inputs["input_ids"], text], 1)
+    logits = model(**(inputs | {"input_ids": whole, "attention_mask": torch.ones_like(whole)}))
+    zoprune.prune(model, 3, positions=after)
+    output = model.generate(**turn, **options, **{CACHE: cache_of(first)})
+    torch.testing.assert_close(output.logits, expected.logits, atol=1e-4, rtol=1e-4)
+    later = model(input_ids=text, **{CACHE: cache_of(again)})
+    torch.testing.assert_close(later.logits, logits.logits[:, -3:])

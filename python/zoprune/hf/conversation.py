@@ -27,18 +27,21 @@ class Turn:
 
     short: Shortening  # of the columns [B, L] of the full prompt, L' of which the cache holds
     positions: Tensor | None  # [.., B, L'] of what remains, where they are not 0 to L' - 1
+    layout: str  # "compact" or "original", as the model was pruned then
 
     @classmethod
-    def of(cls, short: Shortening, shortened: dict[str, Any], cache: Any = None) -> Turn:
+    def of(
+        cls, short: Shortening, shortened: dict[str, Any], layout: str, cache: Any = None
+    ) -> Turn:
         """The note on a cache that goes on from ``cache`` with a shortened prompt."""
         positions = shortened.get("position_ids")
         if cache is None or not compat.length_of(cache):
-            return cls(short, positions)
+            return cls(short, positions, layout)
         before, length = turn_of(cache), compat.length_of(cache)
         held = Shortening.full(short.keep, length) if before is None else before.at(length).short
         if positions is not None:
             positions = torch.nn.functional.pad(positions, (length, 0))
-        return cls(held.followed_by(short), positions)
+        return cls(held.followed_by(short), positions, layout)
 
     @property
     def length(self) -> int:
@@ -60,7 +63,7 @@ class Turn:
         positions = self.positions
         if positions is not None:
             positions = positions.repeat_interleave(batch // rows, positions.dim() - 2)
-        return Turn(self.short.repeated(batch // rows), positions)
+        return replace(self, short=self.short.repeated(batch // rows), positions=positions)
 
 
 def note(output: Any, turn: Turn) -> None:
@@ -89,11 +92,20 @@ def take(arguments: dict[str, Any]) -> tuple[Any, Turn | None]:
     return None, None
 
 
+def laid_out(pruning: Pruning, arguments: dict[str, Any]) -> Pruning:
+    """The settings with the positions that the cache among the arguments was begun with."""
+    for cache in compat.caches(arguments.values()):
+        turn = getattr(cache, _ATTRIBUTE, None)
+        if turn is not None and turn.layout != pruning.positions:
+            return replace(pruning, positions=turn.layout)
+    return pruning
+
+
 def go_on(core: Any, pruning: Pruning, arguments: dict[str, Any]) -> dict[str, Any] | None:
     """A later ``forward``: mask and positions of the full prompt, shortened; None: unchanged."""
     for cache in compat.caches(arguments.values()):
         if getattr(cache, _ATTRIBUTE, None) is not None:
-            return _shorten_history(cache, pruning, arguments)
+            return _shorten_history(cache, laid_out(pruning, arguments), arguments)
     return None
 
 
@@ -162,6 +174,7 @@ def resume(
             inputs = inputs | {name: torch.nn.functional.pad(given, more, value=filler)}
     given, core = turn.positions if multimodal else None, compat.core_of(model)
     if given is None:
+        pruning = replace(pruning, positions=turn.layout)
         return shorten_text(core, pruning, inputs, short, 0, True), short
     text = {name: value for name, value in inputs.items() if name != "position_ids"}
     compact = replace(pruning, positions="compact")

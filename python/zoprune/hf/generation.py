@@ -61,7 +61,8 @@ def generate(model: Any, original: Callable, *args: Any, **kwargs: Any) -> Any:
             else:
                 arguments, short = resume(model, cache, turn, arguments, has_images)
         _shift_lengths(model, arguments, short.keep.shape[1] - short.columns.shape[1])
-        done = Turn.of(short, arguments)
+        layout = pruning.positions if turn is None else turn.layout
+        done = Turn.of(short, arguments, layout)
         if compat.COUNTS_POSITIONS and arguments.get("position_ids") is not None:
             arguments["position_ids"] = batch_first(arguments["position_ids"])
         output = original(**arguments)

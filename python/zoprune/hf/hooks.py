@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..calls import attach
 from ..layers import is_of
 from . import compat
-from .conversation import Turn, go_on, note
+from .conversation import Turn, go_on, laid_out, note
 from .families import Family
 from .prompt import Shortening
 from .reports import Report
@@ -116,10 +116,13 @@ def _shortened(module: Any, core: Any, pruning: Pruning, arguments: dict) -> dic
             f"{getattr(module.forward, '__qualname__', module.forward)}, which somebody put in its "
             "place"
         )
+    pruning = laid_out(pruning, arguments)
+    arguments = go_on(core, pruning, arguments) or arguments
     shortened, short, report = shorten(core, pruning, arguments)
     if module is not core:
         _seen_to.set(core)
-    turn = Turn.of(short, shortened, next(compat.caches(arguments.values()), None))
+    cache = next(compat.caches(arguments.values()), None)
+    turn = Turn.of(short, shortened, pruning.positions, cache)
     if compat.FEATURES in shortened:
         fed = Fed(shortened[compat.FEATURES])
         fed.turn, fed.report = turn, report
