@@ -17,7 +17,7 @@ constexpr int kSharedOptIn = 227 << 10, kSharedDefault = 48 << 10;
 long launches = 0, tensor_maps = 0;
 char problem[256] = "";
 std::string ahead;  // of each launch: 1 where it may start before the one before it is done
-std::map<CUfunction, int> shared_allowed;  // where a function has asked for more
+std::map<CUfunction, int> shared_allowed;                // where a function has asked for more
 std::map<CUfunction, std::vector<int>> parameter_sizes;  // where the tests have told them
 std::string told;                                        // what the kernels were given
 
@@ -130,7 +130,7 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice
       *value = 32;
       break;
     default:
-      *value = 1000;
+      *value = attribute < CU_DEVICE_ATTRIBUTE_MAX ? 1000 : 0;  // 0: of later drivers
   }
   return CUDA_SUCCESS;
 }
@@ -152,6 +152,7 @@ CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfuncti
   return CUDA_SUCCESS;
 }
 CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
+  if (attribute >= CU_FUNC_ATTRIBUTE_MAX) return CUDA_ERROR_INVALID_VALUE;  // of later drivers
   if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) return CUDA_SUCCESS;
   if (value > kSharedOptIn) return refuse("bytes of shared memory asked for", value);
   shared_allowed[function] = value;
