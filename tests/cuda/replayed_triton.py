@@ -272,7 +272,7 @@ def test_inputs_at_one_address_may_have_two_at_the_next_call(fake):  # noqa: F81
     layers, metric = layers_of(p), torch.randn(72, 72).bfloat16()
     one = layers._replace(w1=metric)
     for _ in range(3):
-        scoring.closed_form(p.x, one, metric)
+        scoring.closed_form(p.x, one, metric, False)
     two = layers._replace(w1=metric.clone())
     inputs = [p.x, *two[:4], metric]
     assert_replays(fake, scoring.closed_form, inputs, p.x, two, metric, False, replays=False)
