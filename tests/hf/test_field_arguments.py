@@ -11,8 +11,8 @@ transformers = pytest.importorskip(
 
 import zoprune  # noqa: E402
 
-from tests.hf.field import BY_NAME, CASE, V4, V24  # noqa: E402
-from tests.hf.models import IMAGE, make, prompt  # noqa: E402
+from tests.hf.field import BY_NAME, CACHE, CASE, V4, V24  # noqa: E402
+from tests.hf.models import IMAGE, PAD, make, prompt  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -243,3 +243,46 @@ def test_masked_columns_anywhere_are_as_unpruned(name):
     torch.testing.assert_close(logits[real], expected[real], atol=1e-5, rtol=1e-5)
     zoprune.prune(model, 3)
     assert model(**inputs).logits.isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "gemma3"])
+@pytest.mark.parametrize("where", ["model", "argument", "config"])
+def test_generate_without_a_mask_sees_no_padding(name, where):
+    """It infers the mask from the padding, of which shorter rows get more."""
+    case = BY_NAME[name]
+    model = make(case)
+    inputs = prompt(case, model, (2, 1))
+    options = dict(max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
+    options |= dict(output_logits=True)
+    model.generation_config.pad_token_id = PAD if where == "model" else None
+    zoprune.prune(model, 5)
+    expected = model.generate(**inputs, **options, pad_token_id=PAD)
+    del inputs["attention_mask"]
+    if where == "config":
+        config = copy.deepcopy(model.generation_config)
+        config.update(**options, pad_token_id=PAD)
+        options = {"generation_config": config}
+    elif where == "argument":
+        options["pad_token_id"] = PAD
+    output = model.generate(**inputs, **options)
+    assert torch.equal(output.sequences, expected.sequences)
+    torch.testing.assert_close(output.logits, expected.logits)
+    if name != "llava":
+        return
+    longer = torch.nn.functional.pad(output.sequences, (0, 2), value=7)
+    again = model.generate(**(inputs | {"input_ids": longer}), **options)
+    later = model.generate(input_ids=longer, **options, **{CACHE: output[CACHE]})
+    torch.testing.assert_close(later.logits, again.logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_padding_that_ends_answers_is_seen(model):
+    """As unpruned: then nothing tells it from the end of an answer."""
+    inputs = prompt(CASE, model, (1, 2))
+    options = dict(max_new_tokens=2, do_sample=False, pad_token_id=PAD, eos_token_id=[98, PAD])
+    zoprune.prune(model, 5)
+    seen = inputs | {"attention_mask": torch.ones_like(inputs["input_ids"])}
+    expected = model.generate(**seen, **options)
+    del inputs["attention_mask"]
+    assert torch.equal(model.generate(**inputs, **options), expected)

@@ -54,6 +54,7 @@ def generate(model: Any, original: Callable, *args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
             if prompt is not None:
                 arguments["input_ids"] = prompt
+                _infer_mask(model, arguments)
             if turn is None:
                 core = compat.core_of(model)
                 compat.unshard(model, core)
@@ -87,6 +88,21 @@ def generate(model: Any, original: Callable, *args: Any, **kwargs: Any) -> Any:
 def generate_names(cls: Any) -> list[str]:
     """The positional arguments of ``generate``."""
     return list(inspect.signature(cls.generate).parameters)[1:]
+
+
+def _infer_mask(model: Any, arguments: dict[str, Any]) -> None:
+    """The mask that ``generate`` makes of the prompt's padding where it is given none."""
+    if arguments.get("attention_mask") is not None:
+        return
+    configs = [arguments.get("generation_config"), model.generation_config]
+    places = [arguments, *[vars(config) for config in configs if config is not None]]
+    pad, eos = (
+        next((place[name] for place in places if place.get(name) is not None), None)
+        for name in ("pad_token_id", "eos_token_id")
+    )
+    ends = [] if eos is None else torch.as_tensor(eos).flatten().tolist()
+    if pad is not None and int(pad) not in ends:
+        arguments["attention_mask"] = (arguments["input_ids"] != int(pad)).long()
 
 
 def _shift_lengths(model: Any, arguments: dict[str, Any], removed: int) -> None:
