@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch.utils._pytree import tree_leaves
@@ -39,8 +38,15 @@ def forced(case: Case[Inputs], way: str, wish: str) -> Case[Inputs]:
     """The same picks in rounds or by clusters of thread blocks, whichever is the default."""
 
     def run(x: Inputs) -> Any:
-        with patch.dict(os.environ, ZOPRUNE_CUDA_CLUSTERS=wish):  # each call reads it
+        before = os.environ.get("ZOPRUNE_CUDA_CLUSTERS")
+        os.environ["ZOPRUNE_CUDA_CLUSTERS"] = wish  # each call reads it
+        try:
             return case.run(x)
+        finally:
+            if before is None:
+                del os.environ["ZOPRUNE_CUDA_CLUSTERS"]
+            else:
+                os.environ["ZOPRUNE_CUDA_CLUSTERS"] = before
 
     return replace(case, variant=f"{case.variant}, in {way}", run=run, against={})
 
