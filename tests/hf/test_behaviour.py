@@ -99,6 +99,39 @@ def test_lengths_count_the_full_prompt(model, inputs):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("as_list", [True, False])
+def test_the_callers_own_criteria_count_the_full_prompt(model, inputs, as_list):
+    """Those of transformers; what the caller wrote sees the shortened one."""
+    length = inputs["input_ids"].shape[1]
+    stop = [transformers.MaxLengthCriteria(length + 3)]
+    least = [transformers.MinLengthLogitsProcessor(length + 3, 98)]
+    seen = []
+
+    class Own(transformers.StoppingCriteria):
+        max_length = 7
+
+        def __call__(self, ids, scores, **kwargs):
+            seen.append((ids.shape[1], self.max_length))
+            return torch.zeros(len(ids), dtype=torch.bool)
+
+    stop.append(Own())
+    if not as_list:
+        stop = transformers.StoppingCriteriaList(stop)
+        least = transformers.LogitsProcessorList(least)
+    always = {98: 100.0}
+    bias = dict(sequence_bias={(token,): value for token, value in always.items()})
+    zoprune.prune(model, 6)
+    given = dict(do_sample=False, stopping_criteria=stop)
+    assert model.generate(**inputs, **given).shape[1] == length + 3
+    assert seen == [(length - 10 + n, 7) for n in (1, 2, 3)]
+    assert stop[0].max_length == length + 3
+    given = dict(do_sample=False, eos_token_id=98, max_new_tokens=9, **bias)
+    assert model.generate(**inputs, **given).shape[1] == length + 1
+    output = model.generate(**inputs, **given, logits_processor=least)
+    assert output.shape[1] == length + 4 and least[0].min_length == length + 3
+
+
+@torch.no_grad()
 def test_prompt_given_by_position_and_as_a_dict(model, inputs):
     zoprune.prune(model, 6)
     expected = model.generate(**inputs, **GREEDY)

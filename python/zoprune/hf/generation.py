@@ -5,6 +5,7 @@ All that follows, from beam search to static caches, sees an ordinary shorter pr
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from .conversation import Turn, note, resume, take
 from .hooks import Method, generating
 from .settings import pruning_of
 from .shortening import shorten
+
+# what stopping criteria and logits processors call a number of columns
+COUNTS = ("max_length", "min_length", "prompt_length_to_skip", "begin_index", "regulation_start")
 
 
 def methods(model: nn.Module) -> dict[str, Method]:
@@ -117,6 +121,20 @@ def _shift_lengths(model: Any, arguments: dict[str, Any], removed: int) -> None:
             value = getattr(config, name)
         if value is not None:
             arguments[name] = max(value - removed, 0)
+    for name in ("stopping_criteria", "logits_processor"):
+        given = arguments.get(name)
+        if given is not None:
+            arguments[name] = type(given)([_shifted(part, removed) for part in given])
+
+
+def _shifted(part: Any, removed: int) -> Any:
+    """A copy of what counts a prompt's tokens, where it is transformers' own."""
+    if not type(part).__module__.startswith("transformers."):
+        return part
+    places = {n: v - removed for n, v in vars(part).items() if n in COUNTS and isinstance(v, int)}
+    part = copy.copy(part)
+    vars(part).update(places)
+    return part
 
 
 def _with_full_prompt(output: Any, prompt: Tensor, length: int) -> Any:
