@@ -82,6 +82,15 @@ class Keys {
 
   int64_t dim() const { return dim_; }
 
+  // out = the token's key as `row` has it, folded; zeros where it is a zero key.
+  void sketch(int64_t token, char* space, const float* signs, float* out) {
+    const void* const from = row(token, space);
+    if (inv_norm_[token] == 0)
+      std::fill_n(out, kSketchWidth, 0.0f);
+    else
+      fold_row(row_type(), from, signs, dim_, out);
+  }
+
   // The key times a power of two, in fp64; the norm has been measured.
   std::vector<double> values(int64_t token) const {
     std::vector<double> values(dim_);

@@ -26,6 +26,7 @@ namespace {
 using Lanes = __m512;
 constexpr int kLanes = 16;
 constexpr int kTileRows = 4, kTileCols = 6;  // accumulators and operands fit the 32 registers
+constexpr int kTileStride = 8;               // of a tile's reduced sums
 
 inline Lanes load_lanes(const float* p) { return _mm512_loadu_ps(p); }
 inline Lanes load_lanes(const Half* p) {
@@ -36,13 +37,49 @@ inline Lanes load_lanes(const BFloat16* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) { return _mm512_fmadd_ps(a, b, sum); }
-inline float reduce(Lanes sum) { return _mm512_reduce_add_ps(sum); }
+
+// 128-bit quarter r of the result is what is left of sums[r] after its halves, and the halves of
+// their sum, were added.
+inline Lanes add_quarters(Lanes a, Lanes b, Lanes c, Lanes d) {
+  const auto add_halves = [](Lanes x, Lanes y) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xEE));
+  };
+  const Lanes ab = add_halves(a, b), cd = add_halves(c, d);
+  return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
+}
+
+// out[r][c] = the sum of sums[r][c]: halves are added until one number is left. Four vectors, and
+// then up to sixteen, share each step.
+template <int kCols>
+inline void reduce(const Lanes (&sums)[kTileRows][kCols], float (&out)[kTileRows][kTileStride]) {
+  constexpr int kPairs = (kCols + 1) / 2;
+  Lanes pairs[kPairs + 1];
+#pragma GCC unroll 4
+  for (int p = 0; p < kPairs; ++p) {
+    constexpr int kLast = kCols - 1;
+    const int c = 2 * p, d = c < kLast ? c + 1 : c;
+    const __m512d left = (__m512d)add_quarters(sums[0][c], sums[1][c], sums[2][c], sums[3][c]);
+    const __m512d right = (__m512d)add_quarters(sums[0][d], sums[1][d], sums[2][d], sums[3][d]);
+    pairs[p] = _mm512_add_ps((Lanes)_mm512_unpacklo_pd(left, right),
+                             (Lanes)_mm512_unpackhi_pd(left, right));
+  }
+  pairs[kPairs] = pairs[kPairs - 1];
+#pragma GCC unroll 4
+  for (int p = 0; p < kPairs; p += 2) {
+    const Lanes four = _mm512_add_ps(_mm512_shuffle_ps(pairs[p], pairs[p + 1], 0x88),
+                                     _mm512_shuffle_ps(pairs[p], pairs[p + 1], 0xDD));
+    _mm_storeu_ps(out[0] + 2 * p, _mm512_extractf32x4_ps(four, 0));
+    _mm_storeu_ps(out[1] + 2 * p, _mm512_extractf32x4_ps(four, 1));
+    _mm_storeu_ps(out[2] + 2 * p, _mm512_extractf32x4_ps(four, 2));
+    _mm_storeu_ps(out[3] + 2 * p, _mm512_extractf32x4_ps(four, 3));
+  }
+}
 
 #elif defined(__AVX2__)
 
 using Lanes = __m256;
 constexpr int kLanes = 8;
-constexpr int kTileRows = 3, kTileCols = 4;  // of 16 registers
+constexpr int kTileRows = 3, kTileCols = 4, kTileStride = 4;  // of 16 registers
 
 inline Lanes load_lanes(const float* p) { return _mm256_loadu_ps(p); }
 inline Lanes load_lanes(const Half* p) {
@@ -63,7 +100,7 @@ inline float reduce(Lanes sum) {
 
 typedef float Lanes __attribute__((vector_size(16)));  // any processor's own vectors
 constexpr int kLanes = 4;
-constexpr int kTileRows = 3, kTileCols = 3;
+constexpr int kTileRows = 3, kTileCols = 3, kTileStride = 3;
 
 inline float to_float(float value) { return value; }
 inline float to_float(BFloat16 value) { return load(value); }
@@ -87,6 +124,17 @@ inline Lanes load_lanes(const T* p) {
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) { return sum + a * b; }
 inline float reduce(Lanes sum) { return (sum[0] + sum[2]) + (sum[1] + sum[3]); }
 
+#endif
+
+#if !defined(__AVX512F__)
+// out[r][c] = reduce(sums[r][c]).
+template <int kCols>
+inline void reduce(const Lanes (&sums)[kTileRows][kCols], float (&out)[kTileRows][kTileStride]) {
+#pragma GCC unroll 8
+  for (int r = 0; r < kTileRows; ++r)
+#pragma GCC unroll 8
+    for (int c = 0; c < kCols; ++c) out[r][c] = reduce(sums[r][c]);
+}
 #endif
 
 // The last n < Width elements of a row, and zeros.

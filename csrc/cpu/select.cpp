@@ -81,10 +81,13 @@ void select(const Redundancy& how, bool centre, const KeyLayout& layout, const G
   LazyGreedy<Gains> greedy(image, keys ? &*keys : nullptr, gains, parallel_for);
   // A first pick has nothing to compare with, so it goes by weight whatever the method.
   const int64_t by_weight = std::max<int64_t>(how.num_seed, greedy.num_picks() == 0);
-  if (how.isolated_first && greedy.num_picks() == 0 && !greedy.scored().empty())
-    greedy.take(Isolation(*keys, greedy.scored(), parallel_for).find_most_isolated());
-  else
+  if (how.isolated_first && greedy.num_picks() == 0 && !greedy.scored().empty()) {
+    Isolation isolation(*keys, greedy.scored(), parallel_for);
+    const int64_t token = isolation.find_most_isolated();
+    greedy.take_first(token, isolation.cosines(image.tokens));
+  } else {
     greedy.grow(greedy.num_picks() + std::min(by_weight, image.keep - greedy.num_picks()));
+  }
   gains.rank_by_gain();
   if (compares_tokens(how.method)) greedy.lower_by_first_pick();
   greedy.grow(image.keep, how.picks_per_step);

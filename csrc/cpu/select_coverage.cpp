@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "cpu/greedy/lazy_greedy.h"
+#include "cpu/greedy/quanta.h"
+#include "cpu/product/panels.h"
 
 namespace zoprune::ZOPRUNE_ISA {
 namespace {
@@ -21,6 +23,7 @@ namespace {
 constexpr double kNegligible = 0x1p-30;                // of the largest weight
 constexpr int64_t kStoredCosines = int64_t{8} << 20;   // 32 MiB, whatever the image's size
 constexpr int64_t kTile = 2 * kRowBlock;               // tokens on a side of a tile of all pairs
+constexpr int64_t kDiagonalStep = kRowBlock / 4;       // columns
 constexpr size_t kFewUpdated = 16, kMostUpdated = 96;  // tokens brought up to date together
 
 class Coverage {
@@ -33,9 +36,8 @@ class Coverage {
         weight_(image.tokens),
         covered_(image.tokens),
         added_(image.tokens),
-        counted_(image.tokens) {
-    // Sums of `tokens` terms of at most 1 stay below 2^52 quanta, where fp64 is exact.
-    quantizer_ = std::ldexp(1.5, std::ilogb(static_cast<double>(image.tokens)) + 1);
+        counted_(image.tokens),
+        quanta_(image.tokens) {
     set_weights();
   }
 
@@ -91,30 +93,66 @@ class Coverage {
     return pack_rank(Candidate::free, static_cast<float>(gain), token);
   }
 
-  // A rank that is not up to date is an upper bound: the first that is, is the best. Tokens near
-  // the top are brought up to date together, the more the longer it takes.
+  bool is_stale(uint64_t rank) const {
+    const int64_t token = rank_index(rank);
+    return adds(token) && counted_[token] < num_picks();
+  }
+
+  // A rank that is not up to date is an upper bound: the first that is, is the best.
   void pick_best(std::vector<uint64_t>& heap) {
-    const auto is_stale = [&](int64_t token) {
-      return adds(token) && counted_[token] < num_picks();
-    };
-    for (size_t batch = stored_ ? 1 : kFewUpdated;; batch = std::min(2 * batch, kMostUpdated)) {
+    stored_ ? update_stored(heap) : update_computed(heap);
+    const int64_t best = rank_index(heap.front());
+    std::pop_heap(heap.begin(), heap.end());
+    heap.pop_back();
+    pick(best);
+  }
+
+  void update_stored(std::vector<uint64_t>& heap) {
+    constexpr int64_t kLine = 64 / sizeof(float);
+    while (is_stale(heap.front())) {
+      if (heap.size() > 2) {  // the row that is likely the next
+        const float* const next = stored(rank_index(std::max(heap[1], heap[2])));
+        for (int64_t i = 0; i < image_.tokens; i += kLine) __builtin_prefetch(next + i);
+      }
+      const int64_t token = rank_index(heap.front());
+      const float* const cosines = stored(token);
+      added_[token] = quanta_.sum(
+          Quanta::add_up(image_.tokens,
+                         [&](int64_t i) { return term(weight_[i], cosines[i], covered_[i]); }),
+          image_.tokens);
+      counted_[token] = num_picks();
+      replace_best(heap, rank(token));
+    }
+  }
+
+  // The best of a heap becomes `rank`, which is no higher.
+  static void replace_best(std::vector<uint64_t>& heap, uint64_t rank) {
+    const size_t size = heap.size();
+    size_t at = 0;
+    for (size_t child; (child = 2 * at + 1) < size; at = child) {
+      child += child + 1 < size && heap[child + 1] > heap[child];
+      if (heap[child] <= rank) break;
+      heap[at] = heap[child];
+    }
+    heap[at] = rank;
+  }
+
+  // Tokens near the top are brought up to date together, the more the longer it takes.
+  void update_computed(std::vector<uint64_t>& heap) {
+    for (size_t batch = kFewUpdated;; batch = std::min(2 * batch, kMostUpdated)) {
       std::vector<int64_t> stale;
-      while (!heap.empty() && stale.size() < batch && is_stale(rank_index(heap.front()))) {
+      while (!heap.empty() && stale.size() < batch && is_stale(heap.front())) {
         stale.push_back(rank_index(heap.front()));
         std::pop_heap(heap.begin(), heap.end());
         heap.pop_back();
       }
-      if (stale.empty()) break;
+      if (stale.empty()) return;
       update(stale);
       for (int64_t token : stale) {
         heap.push_back(rank(token));
         std::push_heap(heap.begin(), heap.end());
       }
     }
-    const int64_t best = rank_index(heap.front());
-    std::pop_heap(heap.begin(), heap.end());
-    heap.pop_back();
-    pick(best);
   }
 
   void pick(int64_t token) {
@@ -151,30 +189,9 @@ class Coverage {
     raised_end_.push_back(raised_.size());
   }
 
-  // What a token of this cosine adds to one of this weight, rounded to the quantum.
-  double term(float weight, float cosine, float covered) const {
-    const float value = weight * std::max(cosine - covered, 0.0f);
-    return (static_cast<double>(value) + quantizer_) - quantizer_;
-  }
-
-  // The sum of term_of(i) for i in [0, count): multiples of the quantum, so in any order.
-  template <typename F>
-  static double add_up(int64_t count, const F& term_of) {
-    constexpr int kSums = 16;
-    double partial[kSums] = {};
-    int64_t i = 0;
-    for (; i + kSums <= count; i += kSums)
-      for (int j = 0; j < kSums; ++j) partial[j] += term_of(i + j);
-    for (int j = 0; i < count; ++i, ++j) partial[j] += term_of(i);
-    double total = 0;
-    for (double value : partial) total += value;
-    return total;
-  }
-
-  // What a token with these cosines adds to the coverage of `count` tokens from `first` on.
-  double sum(const float* cosines, int64_t first, int64_t count) const {
-    const float *const weight = &weight_[first], *const covered = &covered_[first];
-    return add_up(count, [&](int64_t i) { return term(weight[i], cosines[i], covered[i]); });
+  // What a token of this cosine adds to one of this weight: a term of an exact sum.
+  uint64_t term(float weight, float cosine, float covered) const {
+    return quanta_.term(weight * std::max(cosine - covered, 0.0f));
   }
 
   // added_ of all tokens: every pair once, in tiles, which are kept where there is room for all.
@@ -182,67 +199,83 @@ class Coverage {
     const int64_t tokens = image_.tokens, blocks = (tokens + kTile - 1) / kTile;
     stored_ = tokens * tokens <= kStoredCosines;
     if (stored_) rows_.reset(new float[tokens * tokens]);
+    std::vector<uint64_t> total(tokens);
     std::mutex mutex;
     std::atomic<int64_t> next{0};
     for_each_part(parallel_for_, blocks, [&](int64_t, int64_t) {
-      std::vector<double> added(tokens);
+      std::vector<uint64_t> added(tokens);
       const std::unique_ptr<char[]> space(new char[kTile * keys_.copy_bytes()]);
       // Rows of the triangle of tiles, the longest first, to whichever thread is free.
       for (int64_t row; (row = next++) < blocks;) {
+        const int64_t first = row * kTile, num_rows = std::min(kTile, tokens - first);
         const void* rows[kTile];
-        for (int64_t r = 0; r < std::min(kTile, tokens - row * kTile); ++r)
-          rows[r] = keys_.copy(row * kTile + r, space.get() + r * keys_.copy_bytes());
+        for (int64_t r = 0; r < num_rows; ++r)
+          rows[r] = keys_.copy(first + r, space.get() + r * keys_.copy_bytes());
+        std::vector<uint64_t> terms(kTile * kTile);  // of the rows' sums
         for (int64_t col = row; col < blocks; ++col)
-          add_tile(row * kTile, rows, col * kTile, added.data());
+          add_tile(first, rows, col * kTile, terms.data(), added.data());
+        for (int64_t r = 0; r < num_rows; ++r)
+          added[first + r] =
+              std::accumulate(&terms[r * kTile], &terms[r * kTile] + kTile, added[first + r]);
       }
       const std::lock_guard<std::mutex> lock(mutex);
-      for (int64_t i = 0; i < tokens; ++i) added_[i] += added[i];
+      for (int64_t i = 0; i < tokens; ++i) total[i] += added[i];
     });
+    for (int64_t i = 0; i < tokens; ++i) added_[i] = quanta_.sum(total[i], tokens);
     std::fill(counted_.begin(), counted_.end(), num_picks());
   }
 
-  // The tile at (row, col), of which `rows` are the keys.
-  void add_tile(int64_t row, const void* const* rows, int64_t col, double* added) {
+  // The tile at (row, col), of which `rows` are the keys. What a row's token adds to the tokens of
+  // the columns goes to `terms` [kTile, kTile], what those add to the rows' to `added` [tokens].
+  void add_tile(int64_t row, const void* const* rows, int64_t col, uint64_t* terms,
+                uint64_t* added) {
     int64_t row_tokens[kTile], col_tokens[kTile];
     std::iota(row_tokens, row_tokens + kTile, row);
     std::iota(col_tokens, col_tokens + kTile, col);
     const int64_t num_rows = std::min(kTile, image_.tokens - row);
     const int64_t num_cols = std::min(kTile, image_.tokens - col);
-    float space[2][kTile * kTile];
+    float space[kTile * kTile];
     const int64_t stride = stored_ ? image_.tokens : kTile;
-    float* const tile = stored_ ? stored(row) + col : space[0];
-    float* const mirrored = stored_ ? stored(col) + row : space[1];
-    for_each_block(col_tokens, num_cols, [&](int64_t c, int64_t width, const void* const* right) {
-      // On the diagonal, what is below it is above it too.
-      for (int64_t r = 0; r < (row == col ? c + width : num_rows); r += kRowBlock)
-        block_of_cosines(row_tokens + r, rows + r, std::min(kRowBlock, num_rows - r),
-                         col_tokens + c, right, width, tile + r * stride + c, stride);
-    });
+    float* const tile = stored_ ? stored(row) + col : space;
+    // On the diagonal, what is below it is above it too: a few columns at a time leave most out.
+    const int64_t step = row == col ? kDiagonalStep : kRowBlock;
+    const auto multiply = [&](int64_t first, int64_t count, const void* const* right) {
+      for (int64_t c = first; c < first + count; c += step) {
+        const int64_t width = std::min(step, first + count - c);
+        const int64_t end = row == col ? c + width : num_rows;
+        for (int64_t r = 0; r < end; r += kRowBlock)
+          block_of_cosines(row_tokens + r, rows + r, std::min(kRowBlock, end - r), col_tokens + c,
+                           right + (c - first), width, tile + r * stride + c, stride);
+      }
+    };
+    for_each_block(col_tokens, num_cols, multiply);
     if (row == col) {
       for (int64_t r = 0; r < num_rows; ++r)
         for (int64_t c = 0; c < r; ++c) tile[r * stride + c] = tile[c * stride + r];
     } else {
+      if (stored_) transpose(tile, stride, num_rows, num_cols, stored(col) + row, stride);
       for (int64_t r = 0; r < num_rows; ++r)
-        for (int64_t c = 0; c < num_cols; ++c) mirrored[c * stride + r] = tile[r * stride + c];
-      for (int64_t c = 0; c < num_cols; ++c)
-        added[col + c] += sum(mirrored + c * stride, row, num_rows);
+        add_terms(num_cols, tile + r * stride, added + col,
+                  [weight = weight_[row + r], covered = covered_[row + r], this](
+                      float cosine, int64_t) { return term(weight, cosine, covered); });
     }
-    for (int64_t r = 0; r < num_rows; ++r) added[row + r] += sum(tile + r * stride, col, num_cols);
+    for (int64_t r = 0; r < num_rows; ++r)
+      add_terms(num_cols, tile + r * stride, terms + r * kTile,
+                [weight = &weight_[col], covered = &covered_[col], this](float cosine, int64_t c) {
+                  return term(weight[c], cosine, covered[c]);
+                });
   }
 
-  // Brings what some tokens add up to date.
+  template <typename F>
+  static void add_terms(int64_t count, const float* __restrict cosines, uint64_t* __restrict sums,
+                        const F& term_of) {
+    for (int64_t c = 0; c < count; ++c) sums[c] += term_of(cosines[c], c);
+  }
+
+  // Brings what some tokens add up to date. Only where coverage has risen since does a sum change.
+  // The list of such tokens is, for one that saw fewer picks, that of one that saw more, and then
+  // some.
   void update(std::vector<int64_t>& tokens) {
-    if (stored_) {
-      for (int64_t token : tokens) added_[token] = sum(stored(token), 0, image_.tokens);
-    } else {
-      update_raised(tokens);
-    }
-    for (int64_t token : tokens) counted_[token] = num_picks();
-  }
-
-  // Only where coverage has risen since does a sum change. The list of such tokens is, for one that
-  // saw fewer picks, that of one that saw more, and then some.
-  void update_raised(std::vector<int64_t>& tokens) {
     std::sort(tokens.begin(), tokens.end(),
               [&](int64_t a, int64_t b) { return counted_[a] > counted_[b]; });
     const int64_t count = tokens.size();
@@ -270,7 +303,7 @@ class Coverage {
     std::mutex mutex;
     share((total + kTile - 1) / kTile, count * kTile, [&](int64_t begin, int64_t end) {
       float tile[kMostUpdated * kTile];
-      double taken[kMostUpdated] = {};
+      uint64_t taken[kMostUpdated] = {};
       for (int64_t col = begin * kTile; col < std::min(end * kTile, total); col += kTile) {
         const int64_t row =
             std::upper_bound(num_raised.begin(), num_raised.end(), col) - num_raised.begin();
@@ -278,15 +311,16 @@ class Coverage {
         for (int64_t r = row; r < count; ++r) {
           const float* const similar = tile + (r - row) * kTile;
           const float* const old = &before[first_alike[r]][col];
-          taken[r] += add_up(std::min(kTile, num_raised[r] - col), [&](int64_t i) {
+          taken[r] += Quanta::add_up(std::min(kTile, num_raised[r] - col), [&](int64_t i) {
             return term(weight[col + i], similar[i], old[i]) -
                    term(weight[col + i], similar[i], now[col + i]);
           });
         }
       }
       const std::lock_guard<std::mutex> lock(mutex);
-      for (int64_t i = 0; i < count; ++i) added_[tokens[i]] -= taken[i];
+      for (int64_t i = 0; i < count; ++i) added_[tokens[i]] -= quanta_.sum(taken[i], 0);
     });
+    for (int64_t token : tokens) counted_[token] = num_picks();
   }
 
   static std::vector<float> picked_from(const std::vector<float>& values,
@@ -348,11 +382,11 @@ class Coverage {
   const int64_t dim_;
   const ParallelFor parallel_for_;
   Keys keys_;
-  double quantizer_;              // adding and subtracting it rounds to the quantum
   std::vector<float> weight_;     // [tokens], at most 1
   std::vector<float> covered_;    // [tokens], the largest cosine to a pick, at least 0
   std::vector<double> added_;     // [tokens], after `counted` picks
   std::vector<int64_t> counted_;  // [tokens]
+  const Quanta quanta_;
   std::vector<int64_t> picks_;
   bool stored_ = false;             // whether rows_ has all cosines; if not, what was raised
   std::unique_ptr<float[]> rows_;   // [tokens, tokens]

@@ -24,6 +24,9 @@ struct KeyLayout {
 // Rows of one call to dot_products that stay in a core's cache.
 constexpr int64_t kDotBlock = 24;
 
+// Numbers that stand for a key where likeness is guessed.
+constexpr int64_t kSketchWidth = 64;
+
 ZOPRUNE_PER_ISA(
     // out[r * out_stride + c] = rows[r] . cols[c], accumulated in fp32.
     void dot_products(KeyType type, const void* const* rows, int64_t num_rows,
@@ -45,6 +48,9 @@ ZOPRUNE_PER_ISA(
     // out = (row - mean) * scale in fp32.
     void centre_row(KeyType type, const void* row, const double* mean, double scale, int64_t dim,
                     float* out);
+
+    // out[i] = the sum of signs[j] * row[j] over all j that are i modulo kSketchWidth.
+    void fold_row(KeyType type, const void* row, const float* signs, int64_t dim, float* out);
 
     // sum += row.
     void add_row(KeyType type, const void* row, int64_t dim, double* sum);)

@@ -255,8 +255,13 @@ void check_products(uint64_t seed) {
 }
 
 #if defined(ZOPRUNE_MAIN)
+void check_similarity(uint64_t seed);  // similarity_check.cpp
+
 int main(int, char** arguments) {
-  for (int i = 0; i < std::atoi(arguments[1]); ++i) check_products(i);
+  for (int i = 0; i < std::atoi(arguments[1]); ++i) {
+    check_products(i);
+    check_similarity(i);
+  }
   std::printf("right\n");
 }
 #endif

@@ -33,7 +33,7 @@ def build(folder: Path, isa: str) -> Path:
     common = ["g++", *FLAGS.split(), *SANITIZERS.split(), *ISA[isa].split()]
     common += [f"-DZOPRUNE_ISA={isa}", f"-I{ROOT / 'csrc/include'}", f"-I{ROOT / 'csrc'}"]
     sources = [p for p in sorted((ROOT / "csrc/cpu").glob("*.cpp")) if p.name != "isa.cpp"]
-    for name in ("sanitized_main.cpp", "products_check.cpp", "amx.cpp"):
+    for name in ("sanitized_main.cpp", "products_check.cpp", "similarity_check.cpp", "amx.cpp"):
         sources.append(Path(__file__).with_name(name))
 
     def compile_one(source: Path) -> str:

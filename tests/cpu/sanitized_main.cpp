@@ -22,7 +22,8 @@
 #include "cpu/select_dpp.h"
 #include "cpu/select_suppress.h"
 
-void check_products(uint64_t seed);  // products_check.cpp
+void check_products(uint64_t seed);    // products_check.cpp
+void check_similarity(uint64_t seed);  // similarity_check.cpp
 
 namespace {
 
@@ -81,7 +82,8 @@ void check_picks(const GreedyImage& image, bool sort) {
 
 void select_once() {
   const auto type = static_cast<KeyType>(integer(0, 2));
-  const int64_t tokens = integer(1, integer(0, 3) ? 60 : 400), dim = integer(1, 70);
+  const int64_t tokens = integer(1, integer(0, 3) ? 60 : 400),
+                dim = integer(1, integer(0, 9) ? 70 : 600);
   const KeyLayout layout{type, dim, dim + integer(0, 3)};
   const auto scores = numbers(tokens), weights = numbers(tokens), positions = numbers(3 * tokens);
   const auto keys = rows(type, (tokens - 1) * layout.stride + dim);
@@ -189,6 +191,7 @@ int main(int, char** arguments) {
     budget_once();
     rest_once();
     if (round % 20 == 0) check_products(generator());
+    check_similarity(generator());
   }
   std::printf("%d rounds\n", rounds);
 }

@@ -7,7 +7,13 @@ import pytest
 from tests.cpu.sanitize import ISA, ROOT
 from zoprune_kernels import _native
 
-SOURCES = ("tests/cpu/products_check.cpp", "csrc/cpu/product.cpp", "tests/cpu/amx.cpp")
+SOURCES = (
+    "tests/cpu/products_check.cpp",
+    "tests/cpu/similarity_check.cpp",
+    "tests/cpu/amx.cpp",
+    "csrc/cpu/product.cpp",
+    "csrc/cpu/similarity.cpp",
+)
 
 
 @pytest.mark.skipif(

@@ -91,11 +91,21 @@ class LazyGreedy {
   int64_t num_picks() const { return static_cast<int64_t>(picks_.size()); }
   const std::vector<int64_t>& scored() const { return candidates_.scored; }
 
-  // Picks one of the scored tokens, whatever its rank.
-  void take(int64_t token) {
+  // Picks one of the scored tokens before any other, whatever its rank, and lowers those that are
+  // left. cosines [tokens] are those to it.
+  void take_first(int64_t token, const std::vector<float>& cosines) {
     pool_.erase(std::find_if(pool_.begin(), pool_.end(),
                              [&](uint64_t rank) { return rank_index(rank) == token; }));
     pick(token);
+    const int64_t count = pool_.size();
+    std::vector<int64_t> left(count), none_seen(count);
+    std::vector<float> to_left(count);
+    for (int64_t i = 0; i < count; ++i) {
+      left[i] = this->token(i);
+      to_left[i] = cosines[left[i]];
+      seen_[left[i]] = 1;
+    }
+    objective_.lower({left.data(), none_seen.data(), count, 0, 1, to_left.data(), 1});
   }
 
   // Lowers all candidates by the first pick alone: one comparison each, and ranks are better

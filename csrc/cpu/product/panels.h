@@ -21,8 +21,10 @@ constexpr int64_t kWords = 16;  // a cache line of 32-bit words
 template <typename T>
 constexpr int64_t kPerWord = sizeof(uint32_t) / sizeof(T);
 
-// words [16 rows][16], rows `stride` apart -> out [16][16 rows], its lines kPanel words apart.
-inline void transpose_words(const uint32_t* words, int64_t stride, uint32_t* out) {
+// words [16 rows][16], rows `stride` apart -> out [16][16 rows], its lines `out_stride` apart.
+template <typename Word>
+void transpose_words(const Word* words, int64_t stride, Word* out, int64_t out_stride) {
+  static_assert(sizeof(Word) == 4);
 #if defined(__AVX512F__)
   __m512i r[kWords], t[kWords];
 #pragma GCC unroll 16
@@ -45,15 +47,28 @@ inline void transpose_words(const uint32_t* words, int64_t stride, uint32_t* out
     const __m512i low13 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
     const __m512i high02 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
     const __m512i high13 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
-    _mm512_storeu_si512(out + i * kPanel, _mm512_shuffle_i32x4(low02, high02, 0x88));
-    _mm512_storeu_si512(out + (4 + i) * kPanel, _mm512_shuffle_i32x4(low13, high13, 0x88));
-    _mm512_storeu_si512(out + (8 + i) * kPanel, _mm512_shuffle_i32x4(low02, high02, 0xdd));
-    _mm512_storeu_si512(out + (12 + i) * kPanel, _mm512_shuffle_i32x4(low13, high13, 0xdd));
+    _mm512_storeu_si512(out + i * out_stride, _mm512_shuffle_i32x4(low02, high02, 0x88));
+    _mm512_storeu_si512(out + (4 + i) * out_stride, _mm512_shuffle_i32x4(low13, high13, 0x88));
+    _mm512_storeu_si512(out + (8 + i) * out_stride, _mm512_shuffle_i32x4(low02, high02, 0xdd));
+    _mm512_storeu_si512(out + (12 + i) * out_stride, _mm512_shuffle_i32x4(low13, high13, 0xdd));
   }
 #else
   for (int64_t w = 0; w < kWords; ++w)
-    for (int64_t r = 0; r < kWords; ++r) out[w * kPanel + r] = words[r * stride + w];
+    for (int64_t r = 0; r < kWords; ++r) out[w * out_stride + r] = words[r * stride + w];
 #endif
+}
+
+// [rows, cols] -> [cols, rows], their rows `stride` and `out_stride` apart.
+[[maybe_unused]] inline void transpose(const float* from, int64_t stride, int64_t rows,
+                                       int64_t cols, float* out, int64_t out_stride) {
+  for (int64_t r = 0; r < rows; r += kWords)
+    for (int64_t c = 0; c < cols; c += kWords)
+      if (r + kWords <= rows && c + kWords <= cols)
+        transpose_words(from + r * stride + c, stride, out + c * out_stride + r, out_stride);
+      else
+        for (int64_t i = r; i < std::min(r + kWords, rows); ++i)
+          for (int64_t j = c; j < std::min(c + kWords, cols); ++j)
+            out[j * out_stride + i] = from[i * stride + j];
 }
 
 // `count` elements of a row as T, and zeros up to `whole`. `part` is 0, or 1 for what rounding to
@@ -129,7 +144,7 @@ void pack_panel(const Weight& weight, int64_t row, int64_t depth, int part, T* p
       }
       for (int64_t i = 0; i < whole; i += kStep)
         transpose_words(reinterpret_cast<const uint32_t*>(words + i), stride / kPerWord<T>,
-                        out + (k + i) / kPerWord<T> * kPanel + group);
+                        out + (k + i) / kPerWord<T> * kPanel + group, kPanel);
     }
   }
 }
