@@ -12,9 +12,10 @@ transformers = pytest.importorskip(
 
 import zoprune  # noqa: E402
 from torch import nn  # noqa: E402
+from zoprune.hf import compat  # noqa: E402
 
-from tests.hf.field import GREEDY, V4, projector_of  # noqa: E402
-from tests.hf.models import IMAGE  # noqa: E402
+from tests.hf.field import BY_NAME, GREEDY, V4, projector_of  # noqa: E402
+from tests.hf.models import IMAGE, make, prompt  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -205,3 +206,20 @@ def test_images_without_a_prompt_are_refused_alike(model, inputs):
     for call in (model, model.generate):
         with pytest.raises(ValueError, match="input_ids: expected the prompt beside the images"):
             call(pixel_values=inputs["pixel_values"])
+
+
+@torch.no_grad()
+def test_features_computed_before_the_call_are_told_to_be_unpruned():
+    """Idefics 3 takes them under a name, and in a form, that depend on the version."""
+    case = BY_NAME["idefics3"]
+    model = make(case)
+    inputs = prompt(case, model)
+    expected = model(**inputs).logits
+    output = model.model.get_image_features(inputs.pop("pixel_values"))
+    name, features = "mm_encoder_outputs", {"image": output}
+    if not compat.FEEDS_FEATURES:
+        name, features = "image_hidden_states", getattr(output, "pooler_output", output)
+    zoprune.prune(model, 5)
+    with pytest.warns(UserWarning, match=f"{name}: these features were computed before the call"):
+        logits = model(**inputs, **{name: features}).logits
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)

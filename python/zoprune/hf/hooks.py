@@ -32,6 +32,8 @@ generating: ContextVar[bool] = ContextVar("zoprune_generating", default=False)
 # the inner model that an outer one is calling that has seen to the prompt, or is not pruned itself
 _seen_to: ContextVar[Any] = ContextVar("zoprune_seen_to", default=None)
 
+OLDER_FEATURES = ("image_hidden_states",)  # what Idefics 3 calls them before transformers 5.18
+
 
 class Fed(dict):
     """Features that this package computed, with what the cache of the call will hold."""
@@ -90,8 +92,10 @@ def _before(
     for names in pruning.family.inputs.values():
         if arguments.get(names[0]) is not None:
             return (), _shortened(module, core, pruning, arguments)
-    if kwargs.get(compat.FEATURES) and not isinstance(kwargs[compat.FEATURES], Fed):
-        _warn_of_features(core)
+    for name in (compat.FEATURES, *OLDER_FEATURES):
+        features = kwargs.get(name)
+        if features is not None and len(features) and not isinstance(features, Fed):
+            _warn_of_features(core, name)
     longer = go_on(core, pruning, arguments)
     return None if longer is None else ((), longer)
 
@@ -176,10 +180,10 @@ def _spread(module: Any, output: Any, kwargs: dict[str, Any], short: Shortening)
 
 
 @torch.compiler.disable
-def _warn_of_features(core: Any) -> None:
+def _warn_of_features(core: Any, name: str) -> None:
     if not generating.get() and _seen_to.get() is not core:
         warnings.warn(
-            f"zoprune: {compat.FEATURES}: these features were computed before the call and are not "
+            f"zoprune: {name}: these features were computed before the call and are not "
             "pruned; pass the pixels instead",
             stacklevel=2,
         )
