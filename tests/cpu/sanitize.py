@@ -33,8 +33,9 @@ def build(folder: Path, isa: str) -> Path:
     common = ["g++", *FLAGS.split(), *SANITIZERS.split(), *ISA[isa].split()]
     common += [f"-DZOPRUNE_ISA={isa}", f"-I{ROOT / 'csrc/include'}", f"-I{ROOT / 'csrc'}"]
     sources = [p for p in sorted((ROOT / "csrc/cpu").glob("*.cpp")) if p.name != "isa.cpp"]
-    for name in ("sanitized_main.cpp", "products_check.cpp", "similarity_check.cpp", "amx.cpp"):
-        sources.append(Path(__file__).with_name(name))
+    checks = ["sanitized_main.cpp", "products_check.cpp", "similarity_check.cpp"]
+    emulator = ["amx.cpp"] if isa == "amx" else []
+    sources += [Path(__file__).with_name(name) for name in checks + emulator]
 
     def compile_one(source: Path) -> str:
         target = folder / f"{source.stem}.o"
