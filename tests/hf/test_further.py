@@ -100,3 +100,16 @@ def test_gaps_are_refused_where_columns_are_counted(name):
     with pytest.raises(ValueError, match="positions: expected one of compact, got 'original'"):
         zoprune.prune(model, 4, positions="original")
     assert "_zoprune" not in vars(model)
+
+
+@torch.no_grad()
+def test_embeddings_beside_images_of_a_model_without_videos():
+    """A MiniCPM-V whose configuration names no placeholder of videos."""
+    case = BY_NAME["minicpm_v"]
+    model = make(case)
+    model.config.video_token_id = None
+    inputs = prompt(case, model)
+    zoprune.prune(model, 4)
+    expected = model(**inputs).logits
+    embeds = model.get_input_embeddings()(inputs.pop("input_ids"))
+    torch.testing.assert_close(model(**inputs, inputs_embeds=embeds).logits, expected)

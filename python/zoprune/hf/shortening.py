@@ -42,11 +42,12 @@ class Prompt:
         family = pruning.family
         kinds = embeds.detach().flatten(0, 1).unique(dim=0, return_inverse=True)[1]
         numbers = kinds.view(embeds.shape[:2]) + SURROGATE
+        lookup = core.get_input_embeddings()
         for modality in family.inputs:
-            token = torch.tensor([family.token_id(core, modality)], device=embeds.device)
-            if token < core.get_input_embeddings().weight.shape[0]:
-                same = (embeds == core.get_input_embeddings()(token).to(embeds)).all(-1)
-                numbers = numbers.masked_fill(same, int(token))
+            token = family.token_id(core, modality)  # None: the model was made without
+            if token is not None and token < lookup.weight.shape[0]:
+                place = lookup(torch.tensor([token], device=embeds.device)).to(embeds)
+                numbers = numbers.masked_fill((embeds == place).all(-1), token)
         return cls(numbers, embeds)
 
     def embedded(self, core: Any, is_text: Tensor) -> Tensor:
