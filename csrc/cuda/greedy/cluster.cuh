@@ -300,7 +300,6 @@ SelectPlan plan_clusters(const SelectArguments& arguments, const Device& device)
   plan.cluster = kClusterBlocks;
   plan.block = kBlock;
   plan.shared_bytes = cluster_shared_bytes(tokens);
-  plan.most_shared_bytes = std::min(cluster_shared_bytes(kClusterTokens), device.shared_bytes);
   plan.groups = static_cast<int>(arguments.images);
   plan.cosines = tokens * cosine_blocks(tokens) * kBlock;
   plan.chunks = key_chunks(arguments);
@@ -330,7 +329,8 @@ std::string select_in_clusters(const SelectArguments& arguments, const Objective
     kernel = cluster_select_kernel<DType::float16, Objective>;
   if (arguments.key_dtype == DType::bfloat16)
     kernel = cluster_select_kernel<DType::bfloat16, Objective>;
-  return launch(kernel, arguments, plan, work, state, stream);
+  // A device that has clusters at all has room for the largest (resident_clusters).
+  return launch(kernel, arguments, plan, work, state, cluster_shared_bytes(kClusterTokens), stream);
 }
 
 }  // namespace zoprune::cuda

@@ -41,14 +41,13 @@ struct SelectArguments {
 struct SelectPlan {
   int groups = 1;
   int ctas = 1;
-  int cluster = 1;            // thread blocks of a cluster: 1 where picks are made in rounds
-  int block = 32;             // the most candidates of a round
-  int shared_bytes = 0;       // of a thread block
-  int most_shared_bytes = 0;  // that any launch of the kernel has on the device
-  int64_t product_rows = 0;   // tokens whose dot products with a round's candidates are kept
-  int64_t split_rows = 0;     // tokens of an image up to which its dot products are split
-  int64_t chunks = 0;         // parts of a dot product
-  int64_t cosines = 0;        // that are kept of an image, by select_coverage and by clusters
+  int cluster = 1;           // thread blocks of a cluster: 1 where picks are made in rounds
+  int block = 32;            // the most candidates of a round
+  int shared_bytes = 0;      // of a thread block
+  int64_t product_rows = 0;  // tokens whose dot products with a round's candidates are kept
+  int64_t split_rows = 0;    // tokens of an image up to which its dot products are split
+  int64_t chunks = 0;        // parts of a dot product
+  int64_t cosines = 0;       // that are kept of an image, by select_coverage and by clusters
   size_t workspace_bytes = 0;
 };
 

@@ -105,7 +105,7 @@ std::string select(const SelectArguments& arguments, const Objective& objective,
   auto* kernel = select_kernel<DType::float32, Objective>;
   if (arguments.key_dtype == DType::float16) kernel = select_kernel<DType::float16, Objective>;
   if (arguments.key_dtype == DType::bfloat16) kernel = select_kernel<DType::bfloat16, Objective>;
-  return launch(kernel, arguments, plan, work, greedy, stream);
+  return launch(kernel, arguments, plan, work, greedy, plan.shared_bytes, stream);
 }
 
 }  // namespace zoprune::cuda

@@ -37,7 +37,7 @@ inline SelectPlan spread(const SelectArguments& arguments, const Device& device,
   plan.block = kBlock;
   while (plan.block > kColumnStep && shared_bytes(plan.block) > device.shared_bytes)
     plan.block -= kColumnStep;
-  plan.shared_bytes = plan.most_shared_bytes = shared_bytes(plan.block);
+  plan.shared_bytes = shared_bytes(plan.block);
   plan.chunks = key_chunks(arguments);
   plan.groups = static_cast<int>(std::min<int64_t>(most_groups, device.multiprocessors));
   plan.ctas = static_cast<int>(std::min<int64_t>(most_ctas, device.multiprocessors / plan.groups));
@@ -57,11 +57,12 @@ inline cudaLaunchAttribute clusters_of(int blocks) {
   return attribute;
 }
 
-// Launches kernel(arguments, plan, work, state). Returns what went wrong, or an empty string.
+// Launches kernel(arguments, plan, work, state), of which no launch on the device has more than
+// most_shared_bytes. Returns what went wrong, or an empty string.
 template <typename State>
 std::string launch(void (*kernel)(SelectArguments, SelectPlan, Workspace, State),
                    const SelectArguments& arguments, const SelectPlan& plan, const Workspace& work,
-                   const State& state, cudaStream_t stream) {
+                   const State& state, int most_shared_bytes, cudaStream_t stream) {
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeCooperative;
   attributes[0].val.cooperative = 1;
@@ -78,7 +79,7 @@ std::string launch(void (*kernel)(SelectArguments, SelectPlan, Workspace, State)
   // The same for all launches: another thread's may come between this and the launch.
   if (status == cudaSuccess)
     status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  plan.most_shared_bytes);
+                                  most_shared_bytes);
   if (status == cudaSuccess)
     status = cudaLaunchKernelEx(&launch, kernel, arguments, plan, work, state);
   if (status == cudaSuccess) return "";
