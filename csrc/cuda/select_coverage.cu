@@ -139,7 +139,10 @@ __global__ __launch_bounds__(kThreads,
   const Keys<key> keys(arguments);
   const int group = static_cast<int>(blockIdx.x) / plan.ctas;
   for (int64_t number = group; number < arguments.images; number += plan.groups) {
-    const Image image = find_image(arguments, plan, work, number, group);
+    Image image = find_image(arguments, plan, work, number, group);
+#if __CUDA_ARCH__ == 1000
+    image.block = kBlock;  // as every plan there has it: registers are short
+#endif
     if (image.keep == 0) continue;
     const auto origin = [&] { return arguments.cu_tokens == nullptr ? 0 : image.start; };
     float* const cosines = int64_t{image.tokens} * image.tokens <= plan.cosines
