@@ -37,9 +37,12 @@ def main(*arguments: str) -> int:
         "ZOPRUNE_CPU_ISA": "amx",
         "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'python'}",
         "OMP_NUM_THREADS": "1",
+        # Here and in processes of tests, without pytest's own handler of the signal that amx.cpp
+        # answers, and with programs that AddressSanitizer watches.
+        "PYTEST_ADDOPTS": "-p no:faulthandler",
+        "ASAN_OPTIONS": "verify_asan_link_order=0",
     }
-    # One process, and without pytest's own handler of the signal that amx.cpp answers.
-    pytest = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:faulthandler"]
+    pytest = [sys.executable, "-m", "pytest", "-n", "0"]
     return subprocess.run([*pytest, *(arguments or TESTS)], cwd=tree, env=environment).returncode
 
 
