@@ -128,7 +128,7 @@ def table(lines: list[str]) -> str:
 def models(document: str) -> str:
     """docs/compatibility.md with the table of what every architecture can."""
     from zoprune.hf.families import FAMILIES
-    from zoprune.hf.families.versions import OLDEST, SINCE
+    from zoprune.hf.families.versions import NOT_IN, OLDEST, SINCE
 
     plugin = (ROOT / "python/zoprune/vllm/plugin.py").read_text()
     served = set(re.findall(r'^ +"(\w+)": f"\{_HERE\}', plugin, re.M))
@@ -140,7 +140,10 @@ def models(document: str) -> str:
         for name in family.models:
             per = ", ".join(["image", "call", *filter(None, [family.groups])])
             positions = ", ".join(family.layouts)
-            cells = [f"`{name}`", SINCE.get(name, OLDEST), per]
+            versions = SINCE.get(name, OLDEST)
+            if name in NOT_IN:
+                versions += ", not from {} until {}".format(*NOT_IN[name])
+            cells = [f"`{name}`", versions, per]
             cells += ["yes" if "video" in family.inputs else "no", positions]
             lines.append(f"| {' | '.join([*cells, 'yes' if name in served else 'no'])} |")
     head, rest = document.split(BEGIN)

@@ -140,6 +140,7 @@ def test_a_library_that_cannot_load_is_explained(monkeypatch, tmp_path):
             "ZOPRUNE_BACKEND: expected one of auto, cuda, triton, cpu, reference, got 'gpu'",
         ),
         ({"ZOPRUNE_CUDA_PDL": "yes"}, "ZOPRUNE_CUDA_PDL: expected 0 or 1, got 'yes'"),
+        ({"ZOPRUNE_CUDA_REPLAY": "off"}, "ZOPRUNE_CUDA_REPLAY: expected 0 or 1, got 'off'"),
         ({"ZOPRUNE_BACKEND": "cuda", "CUDA_VISIBLE_DEVICES": ""}, "torch sees no CUDA device"),
         (
             {"ZOPRUNE_CPU_ISA": "sse9"},

@@ -19,19 +19,21 @@ def backend() -> str:
     return name
 
 
-def chaining() -> bool:
-    """``ZOPRUNE_CUDA_PDL`` as it is now: whether the kernels of a call are started ahead of time.
+def switch(name: str, default: bool) -> bool:
+    """A variable as it is now: 1 or 0.
 
     Raises:
-        RuntimeError: it is neither 0 nor 1.
+        RuntimeError: it is neither.
     """
-    wish = os.environ.get("ZOPRUNE_CUDA_PDL", "0")
+    wish = os.environ.get(name, str(int(default)))
     if wish not in ("0", "1"):
-        raise RuntimeError(f"ZOPRUNE_CUDA_PDL: expected 0 or 1, got '{wish}'")
+        raise RuntimeError(f"{name}: expected 0 or 1, got '{wish}'")
     return wish == "1"
 
 
 # When the package was imported. What every choice of a backend goes by:
 requested = backend()
 # Programmatic dependent launch of the Triton kernels, which no GPU has run yet.
-dependent_launches = chaining()
+dependent_launches = switch("ZOPRUNE_CUDA_PDL", False)
+# Whether a scoring call like one before it goes straight to its launches.
+replays = switch("ZOPRUNE_CUDA_REPLAY", True)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.cuda.launched_triton import fake, launches, use_capability  # noqa: F401
+from zoprune_kernels import environment
 from zoprune_kernels.testing import projector
 from zoprune_kernels.triton import launch, replay, scoring, tiles
 from zoprune_kernels.triton.launch import Tile
@@ -308,3 +309,13 @@ def test_a_launcher_that_is_built_otherwise_is_left_alone(fake, monkeypatch):  #
     layers, metric = layers_of(p), torch.randn(72, 72).bfloat16()
     for _ in range(4):
         assert launches(fake, scoring.closed_form, p.x, layers, metric)[0] == 3
+
+
+def test_it_can_be_turned_off(fake, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(environment, "replays", False)
+    p = projector(33, d=40, hidden=72, out=48, dtype=torch.bfloat16)
+    layers, metric = layers_of(p), torch.randn(72, 72).bfloat16()
+    with counting() as runs:
+        for _ in range(4):
+            assert launches(fake, scoring.closed_form, p.x, layers, metric)[0] == 3
+    assert not runs

@@ -10,7 +10,7 @@ import transformers
 from packaging.version import Version
 from torch import Tensor
 from zoprune.hf import compat
-from zoprune.hf.families.versions import SINCE, since
+from zoprune.hf.families.versions import refused
 
 from tests.hf import further_models, grid_models, newer_models, newest_models
 from tests.hf import linear_models as linear
@@ -87,8 +87,8 @@ def build(case: Case) -> torch.nn.Module:
             raise
         pytest.skip(f"not in this transformers: {error}")
     name = type(model).__name__
-    if since(name) > compat.VERSION:
-        pytest.skip(f"{name}: tested from transformers {SINCE[name]} on")
+    if expected := refused(name, compat.VERSION):
+        pytest.skip(f"{name}: tested with transformers {expected}")
     return model
 
 

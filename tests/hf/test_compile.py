@@ -10,11 +10,14 @@ transformers = pytest.importorskip(
 )
 
 import zoprune  # noqa: E402
+from zoprune.hf import compat  # noqa: E402
 
 from tests.hf.models import OLDER, make, prompt  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WINDOWS = ("mistral3", "gemma3")  # a sliding window's cache counts in Python: one graph more
+# Their positions were compiled apart from 5.18 up to 5.22.
+TWICE = ("qwen2_5_vl",) if (5, 18) <= compat.VERSION < (5, 23) else ()
 # A video's decoding step is an image's, and SmolVLM's is that of Idefics 3. transformers 5 prepares
 # the steps of all models by itself: one for each kind of positions will do.
 STEPS = [c for c in OLDER if c.modality == "image" and c.name not in ("pixtral", "smolvlm")]
@@ -38,4 +41,5 @@ def test_a_compiled_decoding_step_changes_nothing(case):
         options = dict(cache_implementation="static", compile_config=step)
         assert torch.equal(model.generate(**inputs, **greedy, **options), expected)
         compiled.append(counters["stats"]["unique_graphs"])
-    assert compiled == ([2, 2] if case.name in WINDOWS else [1, 1])
+    graphs = 2 if case.name in WINDOWS or case.name in TWICE else 1
+    assert compiled == [graphs, graphs]

@@ -109,6 +109,19 @@ def test_an_older_transformers_is_refused_by_name(name, monkeypatch):
     zoprune.prune(model, 4)
 
 
+@pytest.mark.parametrize("name", ["idefics3", "smolvlm"])
+def test_versions_between_are_refused_by_name(name, monkeypatch):
+    model = make(next(case for case in CASES if case.name == name))
+    for version, pruned in (((5, 17), True), ((5, 18), False), ((5, 20), False), ((5, 21), True)):
+        monkeypatch.setattr(compat, "VERSION", version)
+        if pruned:
+            zoprune.restore(zoprune.prune(model, 4))
+            continue
+        wanted = f"expected transformers < 5.18 or >= 5.21 for a {type(model).__name__}, got 5."
+        with pytest.raises(TypeError, match=re.escape(wanted)):
+            zoprune.prune(model, 4)
+
+
 @pytest.mark.skipif(not NEWEST, reason="the table is of transformers 5.24")
 def test_every_class_for_images_and_text_is_supported_or_refused_by_name():
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES

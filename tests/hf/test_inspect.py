@@ -12,7 +12,7 @@ pytest.importorskip(
 import torch
 from zoprune.cli import costs, main
 
-from tests.hf.linear_models import gemma3, smolvlm
+from tests.hf.linear_models import gemma3, paligemma
 from tests.hf.mlp_models import llava, mistral3
 
 
@@ -34,7 +34,7 @@ def test_inspect_describes_the_projector(build, expected, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("build", "expected"),
-    [(gemma3, "Gemma3RMSNorm(24) -> Linear(24 -> 32)"), (smolvlm, "Linear(96 -> 32)")],
+    [(gemma3, "Gemma3RMSNorm(24) -> Linear(24 -> 32)"), (paligemma, "Linear(24 -> 32, bias)")],
 )
 def test_a_linear_projector_needs_no_scoring(build, expected, tmp_path, capsys):
     build().config.save_pretrained(tmp_path)

@@ -11,6 +11,7 @@ transformers = pytest.importorskip(
 )
 
 import zoprune  # noqa: E402
+from zoprune.hf import compat  # noqa: E402
 from zoprune.hf.compat import core_of  # noqa: E402
 from zoprune.hf.settings import pruning_of  # noqa: E402
 
@@ -193,8 +194,8 @@ def test_a_model_that_drafts_changes_nothing(case, model):
 @torch.no_grad()
 @attentions
 def test_a_static_cache_changes_nothing(case, model):
-    if V4 and uses_flash(model):
-        pytest.skip("transformers 4: flash attention sees the part of a cache that is still empty")
+    if uses_flash(model) and (V4 or (5, 18) <= compat.VERSION < (5, 21)):
+        pytest.skip("this transformers' flash attention sees what of a cache is still empty")
     if case.name.startswith("inkling2"):
         pytest.skip("its attention takes no static cache, pruned or not")
     greedy = dict(max_new_tokens=3, do_sample=False)

@@ -166,7 +166,7 @@ def replayed(function: Callable[..., Result]) -> Callable[..., Result]:
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Result:
-        if INTERPRETED or launch.hooked() or launch.recording():
+        if INTERPRETED or not environment.replays or launch.hooked() or launch.recording():
             return function(*arguments, **options)
         flat: list[Any] = []
         for argument in arguments:

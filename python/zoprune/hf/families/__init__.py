@@ -32,7 +32,7 @@ from .qwen2_vl import Cosmos3Edge, Exaone45, Qwen2VL, Qwen25VL, Qwen35
 from .qwen3_vl import Qwen3VL
 from .refused import REASONS
 from .step3p7 import Step3p7
-from .versions import OLDEST, SINCE, since
+from .versions import refused
 from .video_llama3 import VideoLlama3
 from .video_llava import VideoLlava
 
@@ -98,9 +98,9 @@ def family_of(model: nn.Module) -> Family:
 
 
 def _check_version(name: str) -> None:
-    if since(name) > compat.VERSION:
+    if expected := refused(name, compat.VERSION):
         raise TypeError(
-            f"zoprune: model: expected transformers >= {SINCE.get(name, OLDEST)} for a {name}, got "
+            f"zoprune: model: expected transformers {expected} for a {name}, got "
             f"{'.'.join(map(str, compat.VERSION))}"
         )
 

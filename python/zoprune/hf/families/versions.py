@@ -1,4 +1,4 @@
-"""The oldest transformers that a class is tested with; older ones are refused by name."""
+"""The transformers that a class is tested with; others are refused by name."""
 
 OLDEST = "4.57"
 SINCE = {
@@ -22,7 +22,7 @@ SINCE = {
     "Qwen3_5ForConditionalGeneration": "5",
     "Qwen3_5MoeForConditionalGeneration": "5",
     "VideoLlama3ForConditionalGeneration": "5",
-    "Gemma4ForConditionalGeneration": "5.18",
+    "Gemma4ForConditionalGeneration": "5.19",
     # Another forward or layout in 5.17, or not there at all.
     "HyperCLOVAXVisionV2ForConditionalGeneration": "5.24",
     "Inkling2ForConditionalGeneration": "5.24",
@@ -40,7 +40,24 @@ SINCE = {
     "VideoLlavaForConditionalGeneration": "5.24",
 }
 
+# From the first of these up to the second, left out, a forward takes features of one shape only.
+NOT_IN = {
+    "Idefics3ForConditionalGeneration": ("5.18", "5.21"),
+    "SmolVLMForConditionalGeneration": ("5.18", "5.21"),
+}
 
-def since(name: str) -> tuple[int, ...]:
-    """Of a class in transformers: the first version, as ``compat.VERSION`` has it."""
-    return tuple(int(part) for part in SINCE.get(name, OLDEST).split("."))
+
+def refused(name: str, version: tuple[int, ...]) -> str | None:
+    """What transformers would have to be, where a class is not pruned with this version of it."""
+    oldest = SINCE.get(name, OLDEST)
+    if version < _numbers(oldest):
+        return f">= {oldest}"
+    first, end = NOT_IN.get(name, (oldest, oldest))
+    if _numbers(first) <= version < _numbers(end):
+        return f"< {first} or >= {end}"
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """As ``compat.VERSION`` has them."""
+    return tuple(int(part) for part in version.split("."))
