@@ -9,6 +9,7 @@ RUNTIME = {
     "cudaDevAttrMaxSharedMemoryPerBlockOptin",
     "cudaDevAttrMultiProcessorCount",
     "cudaDeviceGetAttribute",
+    "cudaErrorInvalidConfiguration",
     "cudaError_t",
     "cudaFuncAttributeMaxDynamicSharedMemorySize",
     "cudaFuncAttributes",
