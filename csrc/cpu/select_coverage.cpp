@@ -157,23 +157,19 @@ class Coverage {
 
   void pick(int64_t token) {
     picks_.push_back(token);
-    std::vector<float> computed;
-    const float* row = stored(token);
-    if (!stored_) {
-      computed.resize(image_.tokens);
-      share(num_blocks(image_.tokens), kRowBlock, [&](int64_t begin, int64_t end) {
-        begin *= kRowBlock;
-        end = std::min(end * kRowBlock, image_.tokens);
-        std::vector<int64_t> tokens(end - begin);
-        std::iota(tokens.begin(), tokens.end(), begin);
-        cosines(tokens.data(), end - begin, &token, 1, &computed[begin], 1);
-      });
-      row = computed.data();
+    if (stored_) {
+      cover(stored(token));
+      return;
     }
-    if (stored_)
-      cover(row);
-    else
-      cover_and_list(row);
+    std::vector<float> row(image_.tokens);
+    share(num_blocks(image_.tokens), kRowBlock, [&](int64_t begin, int64_t end) {
+      begin *= kRowBlock;
+      end = std::min(end * kRowBlock, image_.tokens);
+      std::vector<int64_t> tokens(end - begin);
+      std::iota(tokens.begin(), tokens.end(), begin);
+      cosines(tokens.data(), end - begin, &token, 1, &row[begin], 1);
+    });
+    cover_and_list(row.data());
   }
 
   void cover(const float* cosines) {
@@ -280,8 +276,7 @@ class Coverage {
               [&](int64_t a, int64_t b) { return counted_[a] > counted_[b]; });
     const int64_t count = tokens.size();
     std::vector<int64_t> raised, num_raised(count);
-    std::vector<std::vector<float>> before(
-        count);  // their coverage, for the first that saw as many
+    std::vector<std::vector<float>> before(count);  // coverage, for the first that saw as many
     std::vector<int64_t> first_alike(count);
     std::vector<float> past = covered_;
     size_t entry = raised_.size();

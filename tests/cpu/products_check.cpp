@@ -9,17 +9,12 @@
 #include <vector>
 
 #include "cpu/product.h"
+#include "draw.h"
 
 namespace {
 
 using namespace zoprune;
 namespace kernels = zoprune::ZOPRUNE_ISA;
-
-std::mt19937_64 generator;
-
-int64_t integer(int64_t low, int64_t high) {
-  return std::uniform_int_distribution<int64_t>(low, high)(generator);
-}
 
 void expect(bool holds, const char* what) {
   if (holds) return;

@@ -21,6 +21,7 @@
 #include "cpu/select_coverage.h"
 #include "cpu/select_dpp.h"
 #include "cpu/select_suppress.h"
+#include "draw.h"
 
 void check_products(uint64_t seed);    // products_check.cpp
 void check_similarity(uint64_t seed);  // similarity_check.cpp
@@ -29,12 +30,6 @@ namespace {
 
 using namespace zoprune;
 namespace kernels = zoprune::ZOPRUNE_ISA;
-
-std::mt19937_64 generator;
-
-int64_t integer(int64_t low, int64_t high) {
-  return std::uniform_int_distribution<int64_t>(low, high)(generator);
-}
 
 float number() {
   const float odd[] = {0.0f, std::numeric_limits<float>::infinity(), std::nanf(""), 1e38f, 1e-38f};

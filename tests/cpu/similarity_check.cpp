@@ -10,17 +10,12 @@
 
 #include "cpu/greedy/sketches.h"
 #include "cpu/similarity.h"
+#include "draw.h"
 
 namespace {
 
 using namespace zoprune;
 namespace kernels = zoprune::ZOPRUNE_ISA;
-
-std::mt19937_64 generator;
-
-int64_t integer(int64_t low, int64_t high) {
-  return std::uniform_int_distribution<int64_t>(low, high)(generator);
-}
 
 float normal() { return std::normal_distribution<float>()(generator); }
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.vllm import checkpoints, engine
+from tests.vllm import checkpoints, engine, saving
 
 engine.ENVIRONMENT["VLLM_LOGGING_LEVEL"] = "ERROR"
 
@@ -19,9 +19,9 @@ def llama(llava):
     """A model that cannot be pruned."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    words = checkpoints.tokenizer(["<image>"])
-    model = LlamaForCausalLM(LlamaConfig(**checkpoints.text("llama", len(words))))
-    return checkpoints.save(model, words, llava.parent / "llama")
+    words = saving.tokenizer(["<image>"])
+    model = LlamaForCausalLM(LlamaConfig(**saving.text("llama", len(words))))
+    return saving.save(model, words, llava.parent / "llama")
 
 
 def configure(folder, overrides, **options):

@@ -195,6 +195,11 @@ class Family:
         return getattr(core.config, f"{modality}_token_id")
 
 
+def frame_of_each(videos: int, frames: int, area: int) -> Tensor:
+    """``groups`` of videos of so many frames of ``area`` tokens: [videos * frames * area]."""
+    return torch.arange(frames).repeat_interleave(area).repeat(videos).float()
+
+
 def sized_views(inputs: dict[str, Any], side: int) -> list[list[View]]:
     """The views of images that were padded to one size; a token covers ``side`` pixels squared."""
     views = []

@@ -4,10 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .base import View, VisualTokens
+from .base import View, VisualTokens, frame_of_each
 from .llava_next import LlavaNext, views_of_frames
 
 
@@ -26,7 +25,7 @@ class LlavaNextVideo(LlavaNext):
         features = getattr(output, "pooler_output", output)
         videos, frames = inputs["pixel_values_videos"].shape[:2]
         area = len(x) // (videos * frames)
-        groups = torch.arange(frames).repeat_interleave(area).repeat(videos).float()
+        groups = frame_of_each(videos, frames, area)
         tokens = VisualTokens(features, x, None, groups, output)
         tokens.frames = [(frames, math.isqrt(area), math.isqrt(area))] * videos
         return tokens

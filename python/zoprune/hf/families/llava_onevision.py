@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import View, VisualTokens
+from .base import View, VisualTokens, frame_of_each
 from .llava_next import LlavaNext, views_of_frames
 
 
@@ -36,7 +36,7 @@ class LlavaOnevision(LlavaNext):
             newline = rows.new_full((videos, 1, rows.shape[1]), fill)
             return torch.cat([pooled, newline], dim=1).flatten(0, 1)
 
-        groups = torch.arange(frames).repeat_interleave(patches).repeat(videos).float()
+        groups = frame_of_each(videos, frames, patches)
         features = getattr(output, "pooler_output", output)
         if features.shape[1] * videos < len(arrange(x[:, :1], 0.0)):  # before transformers 5.18
             newline = core.image_newline.expand(videos, 1, -1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import View, VisualTokens
+from .base import View, VisualTokens, frame_of_each
 from .llava import Llava
 
 
@@ -24,7 +24,7 @@ class VideoLlava(Llava):
             videos, frames = inputs["pixel_values_videos"].shape[:2]
             area = len(tokens.x) // (videos * frames)
             tokens.features = torch.cat(list(tokens.features)).unflatten(0, (videos, -1))
-            tokens.groups = torch.arange(frames).repeat_interleave(area).repeat(videos).float()
+            tokens.groups = frame_of_each(videos, frames, area)
             tokens.frames = [(frames, 1, area)] * videos  # no grid: the class token has no place
         return tokens
 
