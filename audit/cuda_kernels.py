@@ -35,8 +35,6 @@ def rows(capability: int) -> list[Row]:
     found = []
     for function, usage in usages.items():
         kernel, dtype, objective = _NAME.search(function).groups()
-        if kernel.startswith("cluster_") and capability < 90:  # which has none: never launched
-            continue
         code = sass.count(usage, codes[function])
         # At launch; the compiler's own figure is what it reserves beside it.
         shared = _shared_bytes(kernel) + int(re.search(r"SHARED:(\d+)", usage)[1])

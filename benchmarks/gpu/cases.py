@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,27 +27,7 @@ FORMS = scoring.Forms()
 
 def selection_group(shape: Shape, dtype: str, device: str) -> Group[Inputs]:
     inputs = make_inputs(shape, DTYPES[dtype]).to(device)
-    cases = selection.cases(shape)
-    small = [case for case in cases if shape is LLAVA or "crops" in case.variant]
-    cases += [forced(case, *way) for case in small for way in (("rounds", "0"), ("clusters", "1"))]
-    return Group(shape, dtype, inputs, selection.plain(shape), cases)
-
-
-def forced(case: Case[Inputs], way: str, wish: str) -> Case[Inputs]:
-    """The same picks in rounds or by clusters of thread blocks, whichever is the default."""
-
-    def run(x: Inputs) -> Any:
-        before = os.environ.get("ZOPRUNE_CUDA_CLUSTERS")
-        os.environ["ZOPRUNE_CUDA_CLUSTERS"] = wish  # each call reads it
-        try:
-            return case.run(x)
-        finally:
-            if before is None:
-                del os.environ["ZOPRUNE_CUDA_CLUSTERS"]
-            else:
-                os.environ["ZOPRUNE_CUDA_CLUSTERS"] = before
-
-    return replace(case, variant=f"{case.variant}, in {way}", run=run, against={})
+    return Group(shape, dtype, inputs, selection.plain(shape), selection.cases(shape))
 
 
 def scoring_group(shape: Shape, dtype: str, device: str) -> Group[Inputs]:

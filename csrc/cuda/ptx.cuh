@@ -39,42 +39,6 @@ __device__ inline void wait_for(const uint32_t* counter, uint32_t arrivals) {
   } while (static_cast<int32_t>(arrived - arrivals) < 0);
 }
 
-// Where `shared` lies in the shared memory of thread block `number` of this one's cluster. The
-// instructions of clusters exist from compute capability 9.0 on.
-template <typename T>
-__device__ inline T* in_block(T* shared, int number) {
-#if __CUDA_ARCH__ >= 900
-  T* there;
-  asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(shared), "r"(number));
-  return there;
-#else
-  __trap();
-  return nullptr;
-#endif
-}
-
-// A word for another thread block of the cluster, which receives it where its bits under `mask` are
-// as expected. It orders no other memory.
-__device__ inline void send(uint64_t* place, uint64_t word) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("st.relaxed.cluster.u64 [%0], %1;" : : "l"(place), "l"(word) : "memory");
-#endif
-}
-
-__device__ inline uint64_t receive(const uint64_t* place, uint64_t mask, uint64_t expected) {
-  uint64_t word = 0;
-#if __CUDA_ARCH__ >= 900
-  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(place));
-  do {
-    asm volatile("ld.relaxed.cluster.shared::cta.u64 %0, [%1];"
-                 : "=l"(word)
-                 : "r"(address)
-                 : "memory");
-  } while ((word & mask) != expected);
-#endif
-  return word;
-}
-
 // Copies 16 bytes to shared memory behind the thread's back, or clears them if nothing is there.
 __device__ inline void copy_async(void* shared, const void* global, bool there) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));

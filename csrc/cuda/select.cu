@@ -12,7 +12,6 @@ struct Greedy<Redundancy> {
     float nearest;  // largest cosine to the selected tokens
   };
   static constexpr bool kGainsRiseOnce = true;
-  static constexpr bool kInClusters = true;
   static constexpr float kNothingSelected = -2;  // below every cosine
 
   Redundancy how;
@@ -115,34 +114,17 @@ struct Greedy<Redundancy> {
     return pack_rank(candidate, gain, rank_index(rank));
   }
 
-  // The same, without a branch, once something is selected; 0 stays.
-  __device__ uint64_t rank_again(uint64_t rank, const State& state) const {
-    constexpr auto kFree = static_cast<uint32_t>(Candidate::free);
-    constexpr auto kBlocked = static_cast<uint32_t>(Candidate::blocked);
-    const float most = how.max_similarity < 1 ? how.max_similarity : 2;
-    auto kind = static_cast<uint32_t>(rank_class(rank));
-    kind -= opaque(kind == kFree && state.nearest > most ? kFree - kBlocked : 0);
-    const uint32_t by_gain = opaque(kind == kFree || kind == kBlocked ? ~0u : 0u);
-    const float value = by_weight || !compares_tokens(how.method) ? state.weight : gain(state);
-    return rank_floor(static_cast<Candidate>(kind)) |
-           static_cast<uint64_t>(ordered_bits(value) & by_gain) << kIndexBits | (rank & kMaxIndex);
-  }
-
   __device__ Pair relate(const Image&, int, int other, float cosine) const {
     return other < 0 ? kNothingSelected : cosine;
   }
 
   __device__ void publish(const State (&)[kSlots], int, int) const {}
 
-  __device__ void lower(State& state, Pair pair) const {
-    state.nearest = fmaxf(state.nearest, pair);
-  }
-
   __device__ void lower(State (&state)[kSlots], const uint64_t (&)[kSlots], const Pair* pairs,
                         int pick, int) const {
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot)
-      lower(state[slot], pairs[pick * kBlock + slot * 32 + lane()]);
+      state[slot].nearest = fmaxf(state[slot].nearest, pairs[pick * kBlock + slot * 32 + lane()]);
   }
 
   __device__ void settle(State& state, const Pair*, const Image&, int,
@@ -158,8 +140,6 @@ struct Greedy<Redundancy> {
 // What the audit asks: the most that a launch can have.
 extern "C" __attribute__((visibility("default"))) const int zoprune_select_kernel_shared_bytes =
     shared_bytes(kBlock);
-extern "C" __attribute__((visibility("default")))
-const int zoprune_cluster_select_kernel_shared_bytes = cluster_shared_bytes(kClusterTokens);
 
 std::string select_unavailable() {
   cudaFuncAttributes attributes;
@@ -168,29 +148,6 @@ std::string select_unavailable() {
   if (status == cudaSuccess) return "";
   cudaGetLastError();  // it is told, so nobody else shall find it
   return cudaGetErrorString(status);
-}
-
-int resident_clusters() {
-  auto* const kernel = cluster_select_kernel<DType::float32, Redundancy>;  // all are alike
-  const int bytes = cluster_shared_bytes(kClusterTokens);
-  cudaLaunchAttribute attribute = clusters_of(kClusterBlocks);
-  cudaLaunchConfig_t launch = {};
-  launch.gridDim = dim3(kClusterBlocks);
-  launch.blockDim = dim3(kThreads);
-  launch.dynamicSmemBytes = bytes;
-  launch.attrs = &attribute;
-  launch.numAttrs = 1;
-  int clusters = 0;
-  cudaFuncAttributes attributes;
-  cudaError_t status = cudaFuncGetAttributes(&attributes, kernel);
-  // A GPU that has clusters may have to do with code that was written for one without.
-  if (status == cudaSuccess && attributes.ptxVersion < 90) return 0;
-  if (status == cudaSuccess)
-    status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  if (status == cudaSuccess) status = cudaOccupancyMaxActiveClusters(&clusters, kernel, &launch);
-  if (status == cudaSuccess) return clusters;
-  cudaGetLastError();  // no clusters here, or too little shared memory
-  return 0;
 }
 
 template SelectPlan plan_select<Redundancy>(const SelectArguments&, const Device&);

@@ -242,7 +242,7 @@ std::string select(const SelectArguments& arguments, const Coverage&, const Sele
   auto* kernel = coverage_select_kernel<DType::float32>;
   if (arguments.key_dtype == DType::float16) kernel = coverage_select_kernel<DType::float16>;
   if (arguments.key_dtype == DType::bfloat16) kernel = coverage_select_kernel<DType::bfloat16>;
-  return launch(kernel, arguments, plan, work, state, plan.shared_bytes, stream);
+  return launch(kernel, arguments, plan, work, state, stream);
 }
 
 }  // namespace zoprune::cuda

@@ -15,7 +15,6 @@ struct Greedy<Volume> {
     int64_t residual;  // share of the squared length outside the span, a multiple of 2^-62
   };
   static constexpr bool kGainsRiseOnce = false;
-  static constexpr bool kInClusters = false;
   static constexpr int64_t kWhole = int64_t{1} << 62;
   static constexpr int64_t kDependent = 46116860184273;  // 1e-5: less adds no volume
 

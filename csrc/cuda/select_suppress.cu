@@ -13,7 +13,6 @@ struct Greedy<Suppression> {
     bool blocked;
   };
   static constexpr bool kGainsRiseOnce = false;
-  static constexpr bool kInClusters = false;
 
   Suppression how;
   Pair* pairs = nullptr;

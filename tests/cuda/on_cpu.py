@@ -27,8 +27,6 @@ SHIM_SOURCES = (
     "tests/cuda/shim_cases.py",
     "tests/cuda/on_cpu.py",
 )
-ADDRESSES = "-fsanitize=address,undefined -fno-sanitize-recover=all"
-ADDRESSES += " -fno-sanitize=null,object-size"  # what AddressSanitizer sees anyway
 FLAGS = "-std=c++17 -O1 -g1 -Wall -Wextra -Wno-unknown-pragmas -ffp-contract=off"
 
 needs_compiler = pytest.mark.skipif(

@@ -51,8 +51,6 @@ class Case:
     multiprocessors: int = 1
     shared_kib: int = 227  # 99 on the smallest chips
     stored_cosines: int = 8 << 20  # of an image, by coverage
-    clusters: int = 0  # that are resident at once, for select
-    always_clusters: bool = True  # not only where they are expected to be quicker
 
     @property
     def compares(self) -> bool:
@@ -75,7 +73,6 @@ class Case:
         images = len(self.sizes) if packed else self.scores.shape[0]
         in_select, in_suppress = self.method in METHODS, self.method in RULES
         header = [self.multiprocessors, self.shared_kib * 1024, self.stored_cosines]
-        header += [self.clusters, self.always_clusters]
         header += [images, self.scores.shape[-1], self.keep, self.scores.size, self.total_keep]
         header += [1 if self.keys is None else self.keys.shape[-1]]
         header += [DTYPES.index(self.score_dtype), DTYPES.index(self.key_dtype), self.sort]
@@ -88,7 +85,7 @@ class Case:
         header += [0 if self.positions is None else self.positions.shape[-1]]
         reals = [self.max_similarity, self.tradeoff, *self.scales()]
         reals += [self.strength, self.radius**2, self.threshold]
-        parts = [struct.pack("27q7d", *map(int, header), *reals)]
+        parts = [struct.pack("25q7d", *map(int, header), *reals)]
         parts.append(encode(self.scores, self.score_dtype))
         if self.compares:
             parts.append(encode(self.keys, self.key_dtype))

@@ -17,7 +17,6 @@ def test_no_spills_and_tensor_cores_everywhere(capability):
         pytest.skip(f"the native library has no code for sm_{capability}")
     rows = cuda_kernels.rows(capability)
     kernels = [f"select_kernel, {name}" for name in ("Redundancy", "Suppression", "Volume")]
-    kernels += ["cluster_select_kernel, Redundancy"] if capability >= 90 else []
     assert {(row.kernel, row.dtype) for row in rows} == {
         (kernel, dtype)
         for kernel in [*kernels, "coverage_select_kernel", "mark_kernel", "centre_kernel"]

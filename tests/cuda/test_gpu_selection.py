@@ -68,24 +68,6 @@ def test_the_gpu_picks_what_the_cpu_picks(options, kept):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_clusters_of_thread_blocks_pick_what_rounds_pick(options, dtype, monkeypatch):
-    for images, count, k in [(1, 577, 64), (2, 576, 300), (3, 200, 200), (1, 640, 128)]:
-        scores, keys = tokens(images, count, dtype=dtype, dim=1100)
-        picks = []
-        for wish in "01":
-            monkeypatch.setenv("ZOPRUNE_CUDA_CLUSTERS", wish)
-            picks.append(zk.select(scores, keys, k, sort=False, **options))
-        assert torch.equal(*picks)
-
-
-def test_a_wish_for_clusters_is_one_of_three(monkeypatch):
-    monkeypatch.setenv("ZOPRUNE_CUDA_CLUSTERS", "yes")
-    with pytest.raises(RuntimeError, match="ZOPRUNE_CUDA_CLUSTERS: expected 0, 1 or auto, got"):
-        zk.select(*tokens(10), 2)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_centred_keys_are_those_minus_their_mean(dtype):
     scores, keys = tokens(256, dim=100, dtype=dtype)
     keys = keys.mul(4).round()  # the mean of 256 integers is exact

@@ -18,28 +18,16 @@ RUNTIME = {
     "cudaGetErrorString",
     "cudaGetLastError",
     "cudaLaunchAttribute",
-    "cudaLaunchAttributeClusterDimension",
     "cudaLaunchAttributeCooperative",
     "cudaLaunchConfig_t",
     "cudaLaunchKernelEx",
     "cudaMemsetAsync",
-    "cudaOccupancyMaxActiveClusters",
     "cudaSetDevice",
     "cudaStream_t",
     "cudaSuccess",
 }
-# Instructions up to their first type or shape, all of them in PTX 7.8 (CUDA 11.8).
-PTX = {
-    "cp.async",
-    "cvt.rna",
-    "ld.acquire",
-    "ld.relaxed",
-    "ldmatrix.sync",
-    "mapa.u64",
-    "mma.sync",
-    "red.release",
-    "st.relaxed",
-}
+# Instructions up to their first type or shape, all of them in PTX 7.0 (CUDA 11.0).
+PTX = {"cp.async", "cvt.rna", "ld.acquire", "ldmatrix.sync", "mma.sync", "red.release"}
 
 
 def text() -> str:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.cuda.on_cpu import SHIM_SOURCES, differences, needs_compiler, run, select
+from tests.cuda.on_cpu import SHIM_SOURCES, build, differences, needs_compiler, run, select
 from tests.cuda.shim_cases import DTYPES, METHODS, RULES, Case, counted, weights
 
 pytestmark = [needs_compiler, pytest.mark.proves(*SHIM_SOURCES)]
+
+
+@pytest.fixture(scope="session")
+def executable(tmp_path_factory) -> Path:
+    checks = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+    checks += " -fno-sanitize=null,object-size"  # what AddressSanitizer sees anyway
+    return build(tmp_path_factory.mktemp("cuda_shim"), checks)
 
 
 # -- random cases ----------------------------------------------------------------------------------
@@ -133,6 +141,7 @@ def test_many_rounds(executable):
     shapes = [(300, 20, 150, "sads", 1), (270, 8, 269, "maxmin", 5), (8300, 1, 200, "topk", 5)]
     shapes += [(8300, 2, 2, "sads", 5), (100, 1100, 9, "sads", 1), (100, 1100, 9, "sads", 5)]
     shapes += [(300, 20, 120, "soft", 5), (260, 3, 250, "exponential", 1), (250, 2, 249, "hard", 5)]
+    shapes += [(192, 5, 192, "sads", 3), (193, 8, 40, "maxmin", 5), (385, 3, 385, "mmr", 5)]
     shapes += [(300, 70, 60, "dpp", 5), (260, 40, 80, "dpp", 1)]
     shapes += [
         (300, 20, 3, "coverage", 5),
@@ -239,6 +248,21 @@ def test_a_pair_is_equally_far_from_each_other(executable, key_dtype):
     scores = rng.random(keys.shape[:2], np.float32)
     pairs = Case(scores, keys.astype(np.float32), keep=1, first="isolated", key_dtype=key_dtype)
     assert not np.any(select(executable, [pairs])[0])
+
+
+@pytest.mark.parametrize("key_dtype", DTYPES)
+def test_of_equal_tokens_the_lower_index_comes_first(executable, key_dtype):
+    """Dot products that round, of rows in different tiles; the same bits whole and split."""
+    rng = np.random.default_rng(13)
+    dim = 300 if key_dtype == "float32" else 600  # of two chunks
+    scores, keys = rng.random((1, 130), np.float32), rng.standard_normal((1, 130, dim))
+    for array in (scores, keys):
+        array[:, 65:] = array[:, :65]
+    whole = Case(scores, keys.astype(np.float32), keep=130, key_dtype=key_dtype)
+    picks, split = select(executable, [whole, replace(whole, multiprocessors=6)])
+    assert np.array_equal(picks, split)
+    order = np.argsort(picks)
+    assert np.all(order[:65] < order[65:])
 
 
 @pytest.mark.parametrize("key_dtype", DTYPES)

@@ -46,7 +46,6 @@ struct Greedy<Apart> {
     bool blocked;
   };
   static constexpr bool kGainsRiseOnce = false;
-  static constexpr bool kInClusters = false;
 
   Apart how;
   Pair* pairs = nullptr;

@@ -3,7 +3,6 @@
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
-#include <cstdlib>
 #include <stdexcept>
 
 #include "cuda/greedy/centre.h"
@@ -23,14 +22,6 @@ cuda::DType dtype_of(const Tensor& tensor) {
     default:
       return cuda::DType::float32;
   }
-}
-
-// How many clusters of `select` a device, the current one, has resident at once; asked for once.
-int clusters_on(int device) {
-  thread_local int asked = -1, clusters = 0;
-  if (asked != device) clusters = cuda::resident_clusters();
-  asked = device;
-  return clusters;
 }
 
 }  // namespace
@@ -77,13 +68,6 @@ CudaCall::CudaCall(const std::string& op, const GreedyTensors& tensors, const Le
     status = cudaDeviceGetAttribute(&device_.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                                     number_);
   if (status != cudaSuccess) check(cudaGetErrorString(status));
-  // In rounds until clusters have been seen on a GPU; read anew for each call.
-  const char* const wish = std::getenv("ZOPRUNE_CUDA_CLUSTERS");
-  const std::string wished = wish == nullptr ? "0" : wish;
-  if (wished != "0" && wished != "1" && wished != "auto")
-    check(concat("ZOPRUNE_CUDA_CLUSTERS: expected 0, 1 or auto, got '", wished, "'"));
-  if (wished != "0") device_.clusters = clusters_on(number_);
-  device_.always_clusters = wished == "1";
 
   arguments_.scores = keep<void>(tensors.scores);
   arguments_.score_dtype = dtype_of(tensors.scores);

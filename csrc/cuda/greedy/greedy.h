@@ -41,13 +41,11 @@ struct SelectArguments {
 struct SelectPlan {
   int groups = 1;
   int ctas = 1;
-  int cluster = 1;           // thread blocks of a cluster: 1 where picks are made in rounds
   int block = 32;            // the most candidates of a round
-  int shared_bytes = 0;      // of a thread block
   int64_t product_rows = 0;  // tokens whose dot products with a round's candidates are kept
   int64_t split_rows = 0;    // tokens of an image up to which its dot products are split
   int64_t chunks = 0;        // parts of a dot product
-  int64_t cosines = 0;       // that are kept of an image, by select_coverage and by clusters
+  int64_t cosines = 0;       // that are kept of an image, by select_coverage
   size_t workspace_bytes = 0;
 };
 
@@ -59,15 +57,10 @@ struct Device {
   int multiprocessors;
   int shared_bytes;  // that a thread block may have
   int64_t stored_cosines = kStoredCosines;
-  int clusters = 0;              // that are resident at once; 0: never by clusters
-  bool always_clusters = false;  // also where rounds are expected to be quicker
 };
 
 // Why no kernel can run on the current device, or an empty string.
 std::string select_unavailable();
-
-// How many clusters of `select` the current device can have resident at once: 0 where it has none.
-int resident_clusters();
 
 // Objective is what a selection maximises: Redundancy, Suppression, Volume or Coverage, each in a
 // .cu file of its own.

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "cuda/greedy/candidates.cuh"
-#include "cuda/greedy/cluster.cuh"
 #include "cuda/greedy/image.cuh"
 #include "cuda/greedy/launch.cuh"
 #include "cuda/greedy/picks.cuh"
@@ -77,8 +76,6 @@ __global__ __launch_bounds__(kThreads, 1) void select_kernel(const SelectArgumen
 
 template <typename Objective>
 SelectPlan plan_select(const SelectArguments& arguments, const Device& device) {
-  if constexpr (Greedy<Objective>::kInClusters)
-    if (picks_in_clusters(arguments, device)) return plan_clusters<Objective>(arguments, device);
   const int64_t tokens = std::max<int64_t>(arguments.tokens, 1);
   // Something to do: a chunk of a tile, or tokens to own.
   const int64_t work = arguments.keys == nullptr
@@ -95,8 +92,6 @@ SelectPlan plan_select(const SelectArguments& arguments, const Device& device) {
 template <typename Objective>
 std::string select(const SelectArguments& arguments, const Objective& objective,
                    const SelectPlan& plan, void* workspace, cudaStream_t stream) {
-  if constexpr (Greedy<Objective>::kInClusters)
-    if (plan.cluster > 1) return select_in_clusters(arguments, objective, plan, workspace, stream);
   Arena arena(workspace);
   const Workspace work = lay_out(arguments, plan, arena);
   Greedy<Objective> greedy;
@@ -105,7 +100,7 @@ std::string select(const SelectArguments& arguments, const Objective& objective,
   auto* kernel = select_kernel<DType::float32, Objective>;
   if (arguments.key_dtype == DType::float16) kernel = select_kernel<DType::float16, Objective>;
   if (arguments.key_dtype == DType::bfloat16) kernel = select_kernel<DType::bfloat16, Objective>;
-  return launch(kernel, arguments, plan, work, greedy, plan.shared_bytes, stream);
+  return launch(kernel, arguments, plan, work, greedy, stream);
 }
 
 }  // namespace zoprune::cuda

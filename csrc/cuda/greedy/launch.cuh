@@ -37,7 +37,6 @@ inline SelectPlan spread(const SelectArguments& arguments, const Device& device,
   plan.block = kBlock;
   while (plan.block > kColumnStep && shared_bytes(plan.block) > device.shared_bytes)
     plan.block -= kColumnStep;
-  plan.shared_bytes = shared_bytes(plan.block);
   plan.chunks = key_chunks(arguments);
   plan.groups = static_cast<int>(std::min<int64_t>(most_groups, device.multiprocessors));
   plan.ctas = static_cast<int>(std::min<int64_t>(most_ctas, device.multiprocessors / plan.groups));
@@ -49,37 +48,27 @@ inline SelectPlan spread(const SelectArguments& arguments, const Device& device,
   return plan;
 }
 
-inline cudaLaunchAttribute clusters_of(int blocks) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = blocks;
-  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  return attribute;
-}
-
-// Launches kernel(arguments, plan, work, state), of which no launch on the device has more than
-// most_shared_bytes. Returns what went wrong, or an empty string.
+// Launches kernel(arguments, plan, work, state). Returns what went wrong, or an empty string.
 template <typename State>
 std::string launch(void (*kernel)(SelectArguments, SelectPlan, Workspace, State),
                    const SelectArguments& arguments, const SelectPlan& plan, const Workspace& work,
-                   const State& state, int most_shared_bytes, cudaStream_t stream) {
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeCooperative;
-  attributes[0].val.cooperative = 1;
-  attributes[1] = clusters_of(plan.cluster);
+                   const State& state, cudaStream_t stream) {
+  cudaLaunchAttribute cooperative = {};
+  cooperative.id = cudaLaunchAttributeCooperative;
+  cooperative.val.cooperative = 1;
   cudaLaunchConfig_t launch = {};
   launch.gridDim = dim3(plan.groups * plan.ctas);
   launch.blockDim = dim3(kThreads);
-  launch.dynamicSmemBytes = plan.shared_bytes;
+  launch.dynamicSmemBytes = shared_bytes(plan.block);
   launch.stream = stream;
-  launch.attrs = attributes;
-  launch.numAttrs = plan.cluster > 1 ? 2 : 1;
+  launch.attrs = &cooperative;
+  launch.numAttrs = 1;
 
   cudaError_t status = cudaMemsetAsync(work.arrivals, 0, plan.groups * sizeof(uint32_t), stream);
-  // The same for all launches: another thread's may come between this and the launch.
+  // The same for all launches on a device: another thread's may come between this and the launch.
   if (status == cudaSuccess)
     status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  most_shared_bytes);
+                                  shared_bytes(plan.block));
   if (status == cudaSuccess)
     status = cudaLaunchKernelEx(&launch, kernel, arguments, plan, work, state);
   if (status == cudaSuccess) return "";

@@ -5,7 +5,6 @@
 //               earlier rounds decide it
 //   State       of a token, kept in registers during a round
 //   kGainsRiseOnce  whether a gain may be higher after the first pick than before it
-//   kInClusters  whether its picks may also be made as cluster.cuh does
 //   void lay_out(Arena&, const SelectArguments&, const SelectPlan&): its part of the workspace
 //   void begin(const SelectArguments&, const Image&): by all threads of a block, for each image
 //   void rank_for(int selected): from here on, ranks are for the next pick after so many

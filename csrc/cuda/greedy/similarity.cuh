@@ -206,16 +206,16 @@ __device__ void tile_products(const Keys<key>& keys, const Image& image, int fir
 }
 
 // Writes a tile's sums, those of tokens from first_row on and of the first `columns` candidates, up
-// to a multiple of eight, to rows of `pitch` numbers.
+// to a multiple of eight, to rows of kBlock numbers.
 __device__ inline void store_products(const Sums& total, int first_row, int tokens, int columns,
-                                      float* output, int pitch) {
+                                      float* output) {
 #pragma unroll
   for (int p = 0; p < kParts; ++p) {
     if (part_column(p) >= columns) break;
     for (int i = 0; i < 2 * kHalves; ++i) {
       const int token = first_row + first_token() + i * 8 + lane() / 4;
       if (token >= tokens) continue;
-      float* const to = output + static_cast<int64_t>(token) * pitch + part_column(p);
+      float* const to = output + static_cast<int64_t>(token) * kBlock + part_column(p);
       const float (&of)[4] = total[p][i / 2];
       *reinterpret_cast<float2*>(to + lane() % 4 * 2) =
           make_float2(of[i % 2 * 2], of[i % 2 * 2 + 1]);
@@ -256,8 +256,7 @@ __device__ void compute_products(const Keys<key>& keys, const Image& image, cons
     const int end = split ? min(begin + kChunkStages, keys.stages()) : keys.stages();
     Sums total;
     tile_products(keys, image, first_row, columns, begin, end, total);
-    store_products(total, first_row, image.tokens, columns, split ? partial(chunk) : products(),
-                   kBlock);
+    store_products(total, first_row, image.tokens, columns, split ? partial(chunk) : products());
   }
   if (!split) return;
 

@@ -26,8 +26,6 @@ constexpr int kStages = 3;
 // thread block computes all chunks of a tile or several share them.
 constexpr int kChunkStages = 8;
 
-constexpr int kClusterBlocks = 8;  // of a cluster; every device with clusters has such
-
 constexpr int kDigitBits = 11;
 constexpr int kBins = 1 << kDigitBits;
 constexpr int kCachedRanks = 8192;
@@ -44,8 +42,7 @@ struct Shared {
   int picks;
   uint32_t digit, above, within;  // of a radix pass
   int collected;
-  uint32_t arrivals_due;              // at the group's barrier so far; the first thread's
-  uint64_t mail[2 * kClusterBlocks];  // from each thread block of the cluster, of two picks in turn
+  uint32_t arrivals_due;  // at the group's barrier so far; the first thread's
 };
 
 constexpr int kHeaderBytes = (sizeof(Shared) + 15) / 16 * 16;
@@ -171,12 +168,6 @@ __device__ inline void group_barrier(uint32_t* arrivals, int members) {
     wait_for(arrivals, shared().arrivals_due += members);
   }
   __syncthreads();
-}
-
-// The last barrier of a thread block that need not know what the others wrote.
-__device__ inline void arrive_only(uint32_t* arrivals) {
-  __syncthreads();
-  if (threadIdx.x == 0) arrive(arrivals);
 }
 
 }  // namespace zoprune::cuda

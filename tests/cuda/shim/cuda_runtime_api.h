@@ -99,15 +99,12 @@ inline unsigned __reduce_min_sync(unsigned mask, unsigned value) {
 
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidConfiguration };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaLaunchAttributeID { cudaLaunchAttributeCooperative, cudaLaunchAttributeClusterDimension };
+enum cudaLaunchAttributeID { cudaLaunchAttributeCooperative };
 typedef struct CUstream_st* cudaStream_t;
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
   struct {
     int cooperative;
-    struct {
-      unsigned x, y, z;
-    } clusterDim;
   } val;
 };
 struct cudaLaunchConfig_t {
@@ -124,9 +121,7 @@ inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaSt
   return cudaSuccess;
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-struct cudaFuncAttributes {
-  int ptxVersion = 90;
-};
+struct cudaFuncAttributes {};
 template <typename Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
   return cudaSuccess;
@@ -142,11 +137,6 @@ cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
   allowed = bytes;
   return cudaSuccess;
 }
-template <typename Kernel>
-cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, Kernel*, const cudaLaunchConfig_t*) {
-  *clusters = 1;
-  return cudaSuccess;
-}
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
@@ -154,11 +144,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const size_t most = allowed == shim::shared_allowed.end() ? 48 << 10 : allowed->second;
   if (config->dynamicSmemBytes > most || config->gridDim.x > 0x7fffffffu)
     return cudaErrorInvalidConfiguration;
-  unsigned cluster = 1;
-  for (unsigned i = 0; i < config->numAttrs; ++i)
-    if (config->attrs[i].id == cudaLaunchAttributeClusterDimension)
-      cluster = config->attrs[i].val.clusterDim.x;
-  shim::launch(config->gridDim.x, config->blockDim.x, config->dynamicSmemBytes, cluster,
+  shim::launch(config->gridDim.x, config->blockDim.x, config->dynamicSmemBytes,
                [&] { kernel(arguments...); });
   return cudaSuccess;
 }

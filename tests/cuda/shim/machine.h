@@ -98,7 +98,6 @@ struct Block {
   Meeting meeting;
   std::vector<Warp> warps;
   std::unique_ptr<unsigned char[]> shared;
-  size_t threads_left = 0;
 };
 
 struct Machine {
@@ -107,9 +106,6 @@ struct Machine {
   void* stack_pointer = nullptr;
   std::function<void()> kernel;
   size_t finished = 0;
-  std::vector<Block> grid;
-  unsigned cluster = 1;                                  // thread blocks of one
-  size_t shared_bytes = 0;                               // of a thread block
   std::vector<std::unique_ptr<unsigned char[]>> stacks;  // kept from launch to launch, as are
   std::vector<void*> memories;
   void* memory = nullptr;      // the host's
@@ -153,18 +149,13 @@ SHIM_UNCHECKED inline void run_fiber() {
   machine.kernel();
   release(&machine.finished);
   ++machine.finished;
-  --machine.running->block->threads_left;
   stop_running();
 }
 
-inline void launch(unsigned blocks, unsigned threads, size_t shared_bytes, unsigned cluster,
+inline void launch(unsigned blocks, unsigned threads, size_t shared_bytes,
                    const std::function<void()>& kernel) {
   if (threads % 32 != 0) fail("a block of whole warps, please");
-  if (blocks % cluster != 0) fail("a grid of whole clusters, please");
-  std::vector<Block>& grid = machine.grid;
-  grid = std::vector<Block>(blocks);
-  machine.cluster = cluster;
-  machine.shared_bytes = shared_bytes - machine.shared_shortage;
+  std::vector<Block> grid(blocks);
   std::vector<Fiber> fibers(size_t{blocks} * threads);
   machine.kernel = kernel;
   machine.finished = 0;
@@ -177,9 +168,9 @@ inline void launch(unsigned blocks, unsigned threads, size_t shared_bytes, unsig
       block.meeting.size = threads;
       block.warps.resize(threads / 32);
       for (Warp& warp : block.warps) warp.meeting.size = 32;
-      block.threads_left = threads;
-      block.shared.reset(new unsigned char[machine.shared_bytes]);
-      std::memset(block.shared.get(), 0xff, machine.shared_bytes);
+      const size_t size = shared_bytes - machine.shared_shortage;
+      block.shared.reset(new unsigned char[size]);
+      std::memset(block.shared.get(), 0xff, size);
     }
     fiber.block = &block;
     fiber.thread = static_cast<unsigned>(i % threads);
@@ -212,13 +203,6 @@ inline void launch(unsigned blocks, unsigned threads, size_t shared_bytes, unsig
   }
   acquire(&machine.finished);
   if (machine.finished != fibers.size()) fail("threads wait for others that never come");
-  grid.clear();
-}
-
-// The thread blocks of the running one's cluster.
-SHIM_UNCHECKED inline Block* cluster() {
-  const unsigned index = machine.running->block->index;
-  return &machine.grid[index - index % machine.cluster];
 }
 
 struct Index {

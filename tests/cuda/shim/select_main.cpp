@@ -1,7 +1,6 @@
 // Runs the selections of csrc/cuda through the shim on the cases of a file: select_main CASES
 // RESULTS [PLANT]. PLANT withholds memory that the kernel needs, which the sanitizer must notice:
-// workspace, shared, keys or indices. With "plan" instead, nothing runs: it prints for each case
-// how many thread blocks a cluster has.
+// workspace, shared, keys or indices.
 #include <cuda_runtime_api.h>
 
 #include <cstdio>
@@ -40,12 +39,8 @@ size_t element_bytes(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
 
 template <typename Objective>
 void run(const zoprune::cuda::SelectArguments& arguments, const Objective& objective,
-         const zoprune::cuda::Device& device, size_t withheld, bool only_plan) {
+         const zoprune::cuda::Device& device, size_t withheld) {
   const auto plan = zoprune::cuda::plan_select<Objective>(arguments, device);
-  if (only_plan) {
-    std::printf("%d\n", plan.cluster);
-    return;
-  }
   const size_t bytes = plan.workspace_bytes - withheld;
   std::unique_ptr<char[]> workspace(new char[bytes]);
   std::memset(workspace.get(), 0xff, bytes);
@@ -74,8 +69,6 @@ int main(int count, char** arguments) {
     if (device.shared_bytes != std::exchange(shared_bytes, device.shared_bytes))
       shim::shared_allowed.clear();  // another device
     device.stored_cosines = number();
-    device.clusters = static_cast<int>(number());
-    device.always_clusters = number() != 0;
     zoprune::cuda::SelectArguments select;
     select.images = number();
     select.tokens = number();
@@ -146,10 +139,10 @@ int main(int count, char** arguments) {
       select.key_dtype = DType::float32;
     }
     const size_t withheld = plant == "workspace" ? 16 : 0;
-    if (objective == 0) run(select, redundancy, device, withheld, plant == "plan");
-    if (objective == 1) run(select, suppression, device, withheld, plant == "plan");
-    if (objective == 2) run(select, zoprune::cuda::Volume(), device, withheld, plant == "plan");
-    if (objective == 3) run(select, zoprune::cuda::Coverage(), device, withheld, plant == "plan");
+    if (objective == 0) run(select, redundancy, device, withheld);
+    if (objective == 1) run(select, suppression, device, withheld);
+    if (objective == 2) run(select, zoprune::cuda::Volume(), device, withheld);
+    if (objective == 3) run(select, zoprune::cuda::Coverage(), device, withheld);
     std::fwrite(picked.get(), sizeof(int64_t), indices, results);
   }
   std::fclose(results);

@@ -24,35 +24,6 @@ inline void wait_for(const uint32_t* counter, uint32_t arrivals) {
   shim::acquire(counter);
 }
 
-template <typename T>
-SHIM_UNCHECKED T* in_block(T* shared, int number) {
-  if (static_cast<unsigned>(number) >= shim::machine.cluster)
-    shim::fail("mapa: the cluster has no such thread block");
-  const auto offset = reinterpret_cast<unsigned char*>(shared) - dynamic_shared_memory();
-  return reinterpret_cast<T*>(shim::cluster()[number].shared.get() + offset);
-}
-inline void send(uint64_t* place, uint64_t word) {
-  for (unsigned i = 0; i < shim::machine.cluster; ++i) {
-    const shim::Block& block = shim::cluster()[i];
-    const auto at =
-        reinterpret_cast<uintptr_t>(place) - reinterpret_cast<uintptr_t>(block.shared.get());
-    if (at < shim::machine.shared_bytes && block.threads_left == 0)
-      shim::fail("a message to a thread block that has left");
-  }
-  __atomic_store_n(place, word, __ATOMIC_RELAXED);
-}
-// Now and then a whole thread block is late to look, so that whoever is ahead may overwrite.
-inline uint64_t receive(const uint64_t* place, uint64_t mask, uint64_t expected) {
-  constexpr int kLate = 64, kNever = 1 << 20;  // turns
-  const uint64_t drawn = (expected + blockIdx.x) * 0x9e3779b97f4a7c15;
-  for (int turn = drawn >> 60 == 0 ? -kLate : 0; turn < kNever; ++turn) {
-    const uint64_t word = __atomic_load_n(place, __ATOMIC_RELAXED);
-    if (turn >= 0 && (word & mask) == expected) return word;
-    shim::yield();
-  }
-  shim::fail("a message that never comes");
-}
-
 // Copies happen as late as they may: where their thread waits for them.
 SHIM_UNCHECKED inline void copy_async(void* shared, const void* global, bool there) {
   if (reinterpret_cast<uintptr_t>(shared) % 16 || reinterpret_cast<uintptr_t>(global) % 16)
