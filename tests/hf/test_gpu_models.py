@@ -9,12 +9,12 @@ import torch
 
 pytest.importorskip("transformers")
 
-import zoprune  # noqa: E402
-from torch.distributed import fsdp  # noqa: E402
-from zoprune.hf.settings import pruning_of  # noqa: E402
+import zoprune
+from torch.distributed import fsdp
+from zoprune.hf.settings import pruning_of
 
-from tests.hf.hand_pruned import hand_pruned, logits_of  # noqa: E402
-from tests.hf.models import CASES, make, prompt  # noqa: E402
+from tests.hf.hand_pruned import hand_pruned, logits_of
+from tests.hf.models import CASES, make, prompt
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 DEVICE = "cuda"
