@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+import zoprune_kernels as zk
 from zoprune_kernels import environment
-from zoprune_kernels.testing import Check
+from zoprune_kernels.testing import Check, certify_select
 
 from .. import scoring, selection
 from ..case import Case, Group, Row, Run, Terms, checked
@@ -27,7 +28,18 @@ FORMS = scoring.Forms()
 
 def selection_group(shape: Shape, dtype: str, device: str) -> Group[Inputs]:
     inputs = make_inputs(shape, DTYPES[dtype]).to(device)
-    return Group(shape, dtype, inputs, selection.plain(shape), selection.cases(shape))
+    cases = [*selection.cases(shape), isolated(shape.keep[0])]
+    return Group(shape, dtype, inputs, selection.plain(shape), cases)
+
+
+def isolated(k: int) -> Case[Inputs]:
+    """DivPrune's first pick, which compares all tokens with each other."""
+    return Case(
+        "select",
+        f"k = {k}, isolated first",
+        lambda x: zk.select(x.scores, x.keys, k, first="isolated"),
+        lambda x, got: [certify_select(got, x.scores, x.keys, in_order=False, first="isolated")],
+    )
 
 
 def scoring_group(shape: Shape, dtype: str, device: str) -> Group[Inputs]:
