@@ -59,7 +59,11 @@ _TILES: dict[str, dict[int, Tiles]] = {
             quadratic=Tile(128, 128, 32, 8, 4),
         ),
     },
-    "ieee": {80: _without_tma(*_IN_REGISTERS), 90: _tiles(*_IN_REGISTERS)},
+    "ieee": {
+        80: _without_tma(*_IN_REGISTERS),
+        90: _tiles(*_IN_REGISTERS),
+        100: _tiles(*_IN_REGISTERS, difference=Tile(64, 64, 16, 8, 2)),  # three stages spill
+    },
 }
 
 

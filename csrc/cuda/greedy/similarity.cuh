@@ -88,15 +88,24 @@ struct TileRows {
     const bool inside = offset < keys.row_bytes;
     const unsigned char* const from = keys.row(image.start) + (inside ? offset : 0);
     unsigned char* const to = buffer + first * kRowBytes + piece * 16;
-    int token[kCopies];
+    // Looked up before any copy, but for float32, where registers are short.
+    const int* const row_token = shared().row_token + first;
+    [[maybe_unused]] int known[kCopies];
+    if constexpr (key != DType::float32)
 #pragma unroll
-    for (int i = 0; i < kCopies; ++i) token[i] = shared().row_token[i * kPassRows + first];
+      for (int i = 0; i < kCopies; ++i) known[i] = row_token[i * kPassRows];
+    const auto token = [&](int i) {
+      if constexpr (key == DType::float32)
+        return row_token[i * kPassRows];
+      else
+        return known[i];
+    };
     if (keys.aligned) {
 #pragma unroll
       for (int i = 0; i < kCopies; ++i) {
         if (i * kPassRows >= rows) break;
-        copy_async(to + i * kPassRows * kRowBytes, from + max(token[i], 0) * keys.row_bytes,
-                   inside && token[i] >= 0);
+        copy_async(to + i * kPassRows * kRowBytes, from + max(token(i), 0) * keys.row_bytes,
+                   inside && token(i) >= 0);
       }
       return;
     }
@@ -104,7 +113,7 @@ struct TileRows {
     for (int i = 0; i < kCopies; ++i) {
       if (i * kPassRows >= rows) break;
       *reinterpret_cast<uint4*>(to + i * kPassRows * kRowBytes) =
-          inside && token[i] >= 0 ? keys.piece(keys.row(image.start + token[i]), offset) : uint4{};
+          inside && token(i) >= 0 ? keys.piece(keys.row(image.start + token(i)), offset) : uint4{};
     }
   }
 };
