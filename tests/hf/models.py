@@ -12,7 +12,7 @@ from torch import Tensor
 from zoprune.hf import compat
 from zoprune.hf.families.versions import refused
 
-from tests.hf import further_models, grid_models, newer_models, newest_models
+from tests.hf import further_models, grid_models, newer_models, newest_models, timm_models
 from tests.hf import linear_models as linear
 from tests.hf import mlp_models as mlp
 from tests.hf.case import VIDEOS, Case
@@ -23,6 +23,7 @@ NEWER = [
     *grid_models.CASES,
     *newer_models.CASES,
     *newest_models.CASES,
+    *timm_models.CASES,
     *further_models.CASES,
 ]
 VIEWS = dict(linear=True, groups="crop", views=linear.VIEWS)

@@ -204,49 +204,6 @@ def cosmos3_omni():
     return Cosmos3OmniForConditionalGeneration(config)
 
 
-def fast_vlm():
-    """With a tower of transformers' own in the place of timm's."""
-    from transformers import FastVlmConfig, FastVlmForConditionalGeneration, ResNetConfig
-
-    tower = ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 24], depths=[1, 1], layer_type="basic"
-    ).to_dict()
-    config = FastVlmConfig(
-        vision_config={**tower, "hidden_size": 24},
-        text_config={"model_type": "qwen2", **TEXT},
-        image_token_index=IMAGE,
-    )
-    return FastVlmForConditionalGeneration(config)
-
-
-def small_images(model, count):
-    return {"pixel_values": torch.randn(count, 3, 32, 32)}, [16] * count
-
-
-def perception_lm():
-    """With a tower of transformers' own in the place of timm's."""
-    from transformers import PerceptionLMConfig, PerceptionLMForConditionalGeneration
-
-    tower = {"model_type": "clip_vision_model", **CLIP, "image_size": 56}
-    config = PerceptionLMConfig(
-        vision_config={**tower, "model_args": {"embed_dim": 24}},
-        text_config=LLAMA,
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
-        projector_pooling_ratio=2,
-    )
-    return PerceptionLMForConditionalGeneration(config)
-
-
-def tiles(model, count):
-    return {"pixel_values": torch.randn(1, count, 3, 56, 56)}, [16] * count
-
-
-def tile_videos(model, count):
-    inputs, tokens = tiles(model, count)
-    return {"pixel_values_videos": inputs["pixel_values"]}, tokens
-
-
 def minicpm_v(name="MiniCPMV4_6", **more):
     import transformers
 
@@ -283,15 +240,6 @@ def strip_videos(model, count):
 
 PLAIN = dict(flash=False)
 CASES = [
-    Case("perception_lm", perception_lm, tiles, **PLAIN),
-    Case(
-        "perception_lm-video",
-        perception_lm,
-        tile_videos,
-        placeholder=VIDEO,
-        modality="video",
-        **PLAIN,
-    ),
     Case("minicpm_v", minicpm_v, strips, **PLAIN),
     Case("minicpm_v-video", minicpm_v, strip_videos, placeholder=VIDEO, modality="video", **PLAIN),
     Case("minicpm_ocr", minicpm_ocr, strips, **PLAIN),
@@ -312,7 +260,6 @@ CASES = [
         **VIDEOS,
     ),
     Case("hyperclovax", hyperclovax, qwen_images, linear=True, by_columns=True, **PLAIN),
-    Case("fast_vlm", fast_vlm, small_images, **PLAIN),
     Case("got_ocr2", got_ocr2, large_images, linear=True, **PLAIN),
     Case("janus", janus, llava_images, **PLAIN),
     Case("exaone4_5", exaone4_5, qwen_images, by_columns=True, **PLAIN),

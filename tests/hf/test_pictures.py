@@ -24,6 +24,7 @@ from zoprune.hf.settings import pruning_of  # noqa: E402
 
 from tests.hf.linear_models import VIEW  # noqa: E402
 from tests.hf.models import CASES, build, placeholders, prompt  # noqa: E402
+from tests.hf.timm_models import TIMM  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PINPOINTS = [[28, 56], [56, 28], [56, 56]]
@@ -283,7 +284,7 @@ def test_views_show_the_photo(family, planted):
 def test_the_kept_square_is_red(family, planted, monkeypatch):
     monkeypatch.setattr(overlay, "SIDE", 240)  # a smaller picture, for speed
     case, _, processor = family
-    if case.name in ("got_ocr2", "step3p7"):
+    if case.name in ("got_ocr2", "step3p7") or (case.name == "fast_vlm" and TIMM):
         pytest.skip("convolutions spread the square over its neighbours")
     _, report, change = planted
     seen = 0

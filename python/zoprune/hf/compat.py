@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import re
 from collections.abc import Iterable, Iterator
@@ -59,6 +60,15 @@ def check_generates_from_embeddings(cls: Any) -> None:
             f"got {transformers.__version__}, whose generate takes no embeddings for it; a call of "
             "the model itself is pruned"
         )
+
+
+def output_like(output: Any, **values: Any) -> Any:
+    """An encoder's output of the same class with these values only.
+
+    The first field of a class may have no default: that of timm's towers has none.
+    """
+    first = dataclasses.fields(output)[0].name
+    return type(output)(**{first: None, **values})
 
 
 def gather_first(module: nn.Module) -> None:

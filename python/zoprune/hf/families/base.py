@@ -171,23 +171,23 @@ class Family:
         """The encoder's output with only the kept features."""
         features: Any = tokens.only(kept)
         if not isinstance(tokens.features, Tensor):
-            return type(tokens.output)(pooler_output=features)
+            return compat.output_like(tokens.output, pooler_output=features)
         counts = [len(f) for f in features]  # [images, k, D], one run of tokens if they differ
         alike = len(set(counts)) == 1
-        output = type(tokens.output)(
-            pooler_output=torch.stack(features) if alike else torch.cat(features)[None]
-        )
+        together = torch.stack(features) if alike else torch.cat(features)[None]
+        output = compat.output_like(tokens.output, pooler_output=together)
         output.runs = None if alike else counts
         return output
 
     def views(
         self, config: Any, inputs: dict[str, Any], modality: str, newlines: Sequence[Tensor]
     ) -> list[list[View]]:
-        """The views of each image, of whose tokens these are newlines: here one, square."""
+        """The views of each image, of whose tokens these are newlines: here one, all of it."""
         views = []
         for pixels, tokens in zip(inputs[self.inputs[modality][0]], newlines, strict=True):
-            side = math.isqrt(len(tokens))
-            views.append([View(pixels, torch.arange(len(tokens)).view(side, side))])
+            height, width = pixels.shape[-2:]
+            rows = round(math.sqrt(len(tokens) * height / width))  # tokens are square
+            views.append([View(pixels, torch.arange(len(tokens)).view(rows, -1))])
         return views
 
     def token_id(self, core: Any, modality: str) -> int:

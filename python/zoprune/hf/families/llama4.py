@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ...projector import Projector, activation_of
+from .. import compat
 from .base import Family, VisualTokens
 
 
@@ -34,4 +35,4 @@ class Llama4(Family):
 
     def shortened_output(self, tokens: VisualTokens, kept: Tensor) -> Any:
         hidden = tokens.output.last_hidden_state.flatten(0, -2)
-        return type(tokens.output)(last_hidden_state=hidden[kept])
+        return compat.output_like(tokens.output, last_hidden_state=hidden[kept])

@@ -42,7 +42,8 @@ class DeepseekVL(Llava):
 
 
 class FastVlm(Llava):
-    """A tower of convolutions: its pixels are those of each image's grid."""
+    """A tower of convolutions, which need not be square and takes nothing beside the pixels."""
 
     models: tuple[str, ...] = ("FastVlmForConditionalGeneration",)
     inputs = {"image": ("pixel_values",)}  # noqa: RUF012
+    passed_on = ()

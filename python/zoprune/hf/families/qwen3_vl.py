@@ -62,7 +62,8 @@ class Qwen3VL(Qwen2VL):
     def shortened_output(self, tokens: VisualTokens, kept: Tensor) -> Any:
         counts = [len(features) for features in tokens.only(kept)]
         layers = [torch.cat(list(layer))[kept] for layer in tokens.output.deepstack_features]
-        return type(tokens.output)(
+        return compat.output_like(
+            tokens.output,
             pooler_output=tokens.only(kept),
             deepstack_features=[layer.split(counts) for layer in layers],
         )
