@@ -8,11 +8,12 @@ transformers = pytest.importorskip(
 )
 
 import zoprune  # noqa: E402
+from zoprune.cli import main  # noqa: E402
 
 from tests.hf.hand_pruned import continued, hand_pruned, logits_of  # noqa: E402
 from tests.hf.mlp_models import IMAGE, VIDEO  # noqa: E402
 from tests.hf.models import CASES, make  # noqa: E402
-from tests.hf.timm_models import TIMM  # noqa: E402
+from tests.hf.timm_models import CONVOLUTIONS, TIMM, fast_vlm_config  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,6 +27,17 @@ def test_the_tower_is_of_timm_where_it_is_installed():
     _, model = made("fast_vlm")
     name = type(model.model.vision_tower).__name__
     assert name == ("TimmWrapperModel" if TIMM else "ResNetModel")
+
+
+def test_inspect_says_what_is_missing(tmp_path, capsys):
+    made("fast_vlm")  # skips where transformers has no such class
+    fast_vlm_config(CONVOLUTIONS).save_pretrained(tmp_path)
+    assert main(["inspect", str(tmp_path)]) == (0 if TIMM else 2)
+    output, error = capsys.readouterr()
+    if TIMM:
+        assert "Linear(32 -> 32, bias) -> gelu -> Linear(32 -> 32, bias)" in output
+    else:
+        assert "`pip install timm`" in error and error.count("\n") == 1
 
 
 @torch.no_grad()

@@ -61,16 +61,18 @@ def with_tower(model):
 
 
 def fast_vlm():
-    from transformers import FastVlmConfig, FastVlmForConditionalGeneration, ResNetConfig
+    from transformers import FastVlmForConditionalGeneration, ResNetConfig
 
     own = dict(embedding_size=8, hidden_sizes=[8, 32], depths=[1, 1], layer_type="basic")
     tower = CONVOLUTIONS if TIMM else {**ResNetConfig(**own).to_dict(), "hidden_size": 32}
-    config = FastVlmConfig(
-        vision_config=tower,
-        text_config={"model_type": "qwen2", **TEXT},
-        image_token_index=IMAGE,
-    )
-    return with_tower(FastVlmForConditionalGeneration(config))
+    return with_tower(FastVlmForConditionalGeneration(fast_vlm_config(tower)))
+
+
+def fast_vlm_config(tower):
+    from transformers import FastVlmConfig
+
+    text = {"model_type": "qwen2", **TEXT}
+    return FastVlmConfig(vision_config=tower, text_config=text, image_token_index=IMAGE)
 
 
 def small_images(model, count):

@@ -126,7 +126,8 @@ def test_trainer_with_metrics_and_a_loss_of_its_own(batch, tmp_path):
         return torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
 
     trainer = trainer_of(batch, tmp_path, True, compute_metrics=accuracy, compute_loss_func=own)
-    metrics = trainer.evaluate()
+    # some versions of transformers gather the cache too, pruned or not, which accelerate refuses
+    metrics = trainer.evaluate(ignore_keys=["past_key_values", "cache"])
     assert metrics["eval_accuracy"] == pytest.approx(batch.accuracy())
     assert metrics["eval_loss"] == pytest.approx(float(batch.loss()), rel=1e-4)
 
