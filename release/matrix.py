@@ -46,6 +46,8 @@ ROWS = {
     "newest": ("3.13", "2.15.0", "3.9.0", "2.5.2", "5.24.0"),
     "python314": ("3.14", "2.15.0", "3.9.0", "2.5.2", "5.24.0"),
 }
+# What a row has beside that: the GPU machine's, whose timm builds towers that others only name.
+BESIDE = {"gpu": ("torchvision==0.26.0", "timm==1.0.31")}
 HEADER = ("Python", "torch", "Triton", "NumPy", "transformers")
 
 
@@ -83,7 +85,7 @@ def run_row(name: str, wheel: Path, tests: tuple[str, ...], limits: Limits, keep
     environment = Environment(name, python=python, folder=BUILD)
     start = time.monotonic()
     packages = (f"torch=={torch}", f"triton=={triton}", f"numpy=={numpy}")
-    packages += (f"transformers=={transformers}", *TOOLS)
+    packages += (f"transformers=={transformers}", *TOOLS, *BESIDE.get(name, ()))
     try:
         if not environment.exists():
             environment.create()
