@@ -51,8 +51,9 @@ class Setting:
     rounds: int  # at least
     seconds: float  # further rounds of a point begin within this time
     transformers: str  # its version
-    # A GPU's first calls are no samples; after a few whole rounds only first tokens are generated,
-    # which take a tenth of the time, and no round of a point begins after so many seconds.
+    # A GPU's first answers are no samples; after a few whole rounds only first tokens are
+    # generated, which take a tenth of the time, and no round of a point begins after so many
+    # seconds.
     warm_up: bool = False
     whole_rounds: int = MOST_ROUNDS
     limit: float = 3600
@@ -84,7 +85,7 @@ def measure(point: Point, model: Any, pruned: Any, setting: Setting) -> list[Row
     samples: dict[tuple[str, int], list[Sample]] = {key: [] for key in runs}
     if setting.warm_up:
         for run in runs.values():
-            run(first_token)
+            run(generate)
     start = time.perf_counter()
     for turn in range(MOST_ROUNDS):
         passed = time.perf_counter() - start

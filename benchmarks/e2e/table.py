@@ -27,9 +27,7 @@ def line(row: Row) -> str:
     unpruned, paper = (times_faster(row, other) for other in ("unpruned", "paper"))
     peaks = row.get("peak_mib", {})
     memory = " ".join(f"{peaks[n]:.0f}" for n in ("unpruned", "oracle", "ours", "paper") if peaks)
-    return (
-        f"{name:27}{spread:>26}{unpruned:>13.2f}x{paper:>7.2f}x{throughput(row):>9.2f}x   {memory}"
-    )
+    return f"{name:27}{spread:>26}{unpruned:>13.2f}x{paper:>7.2f}x{throughput(row):>10}   {memory}"
 
 
 def times_faster(row: Row, other: str) -> float:
@@ -37,8 +35,10 @@ def times_faster(row: Row, other: str) -> float:
     return row["first_token_seconds"][other] / row["first_token_seconds"]["ours"]
 
 
-def throughput(row: Row) -> float:
-    return row["tokens_per_second"]["ours"] / row["tokens_per_second"]["unpruned"]
+def throughput(row: Row) -> str:
+    """Tokens a second, ours over the unpruned model's; "-" where that was not measured."""
+    measured = row.get("tokens_per_second")
+    return f"{measured['ours'] / measured['unpruned']:.3g}x" if measured else "-"
 
 
 def verdict(setting: Row, rows: Sequence[Row]) -> str:
@@ -84,7 +84,7 @@ def markdown(about: Row, setting: Row, rows: Sequence[Row]) -> str:
             if on_gpu:
                 cells[-1] += f", {row['first_token_seconds']['ours'] * 1e3:.1f} ms"
             cells += [f"{times_faster(row, other):.3g}x" for other in ("unpruned", "paper")]
-            cells += [f"{throughput(row):.3g}x", memory(row)]
+            cells += [throughput(row), memory(row)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
