@@ -107,8 +107,8 @@ def section(
     if any(EAGER in line for line in lines):
         notes.append(
             f"{EAGER}: the other cannot be captured in a CUDA graph; both are eager calls, from an "
-            "idle GPU until the result is there. The host decides them: these ratios were up to "
-            "1.6 times apart in two runs. All other times are those of CUDA graphs."
+            "idle GPU until the result is there, which the host decides and which varies from run "
+            "to run. All other times are those of CUDA graphs."
         )
     if any(" - |" in line for line in lines):
         notes.append("-: not measured yet.")
