@@ -63,7 +63,6 @@ def launch(demo: Any, host: str, port: int) -> str:
     """Serve a page in the background; returns its address."""
     import gradio
 
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
     _, address, _ = demo.launch(
         server_name=host,
         server_port=port or None,
@@ -73,7 +72,7 @@ def launch(demo: Any, host: str, port: int) -> str:
         ssr_mode=False,
         footer_links=[],
         max_file_size="50mb",
-        theme=gradio.themes.Default(**fonts),
+        theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     )
     return address
 
